@@ -1,0 +1,1 @@
+"""Floor 0: random stream, elementary functions, compilation, checks, blocks. No mathematics of processes."""

@@ -1,0 +1,285 @@
+"""Compiled code kept on disk, safely.
+
+Numba's own disk cache files an entry under a function's source file. It therefore misses whenever a function is
+passed as an argument, never notices an edited callee, and raises when its folder is full, read-only or damaged. Here
+a kernel is a fixed text that names globals it does not define. The text is written under a name that carries a
+fingerprint of everything that can change what the kernel computes (its text, the versions, and the bytecode,
+constants, globals and closures of every function it is given, followed into their callees); the functions are set
+as globals of the module, and Numba's cache does the rest. A formula given as a lambda is found again by the next
+process, an edited helper is not confused with the old one, and whatever befalls the folder costs one warning and a
+compilation, never an answer.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import threading
+import types
+import warnings
+from typing import Any
+
+import llvmlite.ir
+import numba
+import numpy as np
+
+LIMIT_BYTES = 200 * 2**20
+
+_lock = threading.RLock()
+_modules: dict[str, types.ModuleType] = {}
+_state: dict[str, Any] = {"folder": None, "warned": False}
+
+
+class NotCacheable(TypeError):
+    """A compiled function refers to a value whose content cannot be fingerprinted."""
+
+
+def load(text: str, names: dict[str, Any]) -> types.ModuleType:
+    """The module made from ``text`` with the globals ``names``, its kernels compiled or taken from the disk.
+
+    ``text`` may use the name ``CACHE`` where a decorator asks whether to cache.
+    """
+    with _lock:
+        try:
+            key = fingerprint(text, names)
+        except NotCacheable:
+            return _execute(text, names, None, cache=False)
+        if key in _modules:
+            return _modules[key]
+        module = _from_folder(text, names, key)
+        if len(_modules) >= 512:
+            _modules.pop(next(iter(_modules)))
+        _modules[key] = module
+        return module
+
+
+def folder() -> pathlib.Path | None:
+    """The folder that compiled code is kept in, or None where none can be written (asked once a process)."""
+    if _state["folder"] is None:
+        _state["folder"] = _find_folder()
+    return _state["folder"] or None
+
+
+def _wanted_folder() -> pathlib.Path:
+    named = os.environ.get("SDESIM_CACHE_DIR")
+    if named:
+        return pathlib.Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return pathlib.Path(base) / "sdesim"
+
+
+def _find_folder() -> pathlib.Path | bool:
+    path = _wanted_folder()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+            raise PermissionError(f"{path} belongs to another user")
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"x" * 4096)
+            probe.flush()
+        return path
+    except OSError as error:
+        _warn(f"compiled code is not kept on disk, because {path} cannot be written ({error})")
+        return False
+
+
+def _warn(message: str) -> None:
+    if not _state["warned"]:
+        _state["warned"] = True
+        warnings.warn(f"{message}; set SDESIM_CACHE_DIR to another folder", RuntimeWarning, stacklevel=3)
+
+
+def _from_folder(text: str, names: dict[str, Any], key: str) -> types.ModuleType:
+    home = folder()
+    if home is None:
+        return _execute(text, names, None, cache=False)
+    path = home / f"kernel_{key}.py"
+    try:
+        fresh = not path.exists() or path.read_text(encoding="utf-8") != text
+        if fresh:
+            _prune(home)
+            write_atomic(path, text.encode())
+        _discard_damaged(path)
+    except OSError as error:
+        _warn(f"compiled code is not kept on disk ({error})")
+        return _execute(text, names, None, cache=False)
+    for attempt in range(2):
+        try:
+            module = _execute(text, names, path, cache=True)
+        except numba.core.errors.NumbaError:
+            raise
+        except Exception as error:
+            # Numba's cache answers a full disk or a broken entry with whatever its reader met.
+            _warn(f"the compiled code in {home} could not be used ({type(error).__name__}: {error})")
+            with contextlib.suppress(OSError):
+                _discard(path)
+            if attempt == 0 and not isinstance(error, OSError):
+                continue
+            return _execute(text, names, None, cache=False)
+        with contextlib.suppress(OSError):
+            _seal(path)
+        return module
+    raise AssertionError("unreachable")
+
+
+def _execute(text: str, names: dict[str, Any], path: pathlib.Path | None, cache: bool) -> types.ModuleType:
+    stem = path.stem if path else f"kernel_{hashlib.sha256(text.encode()).hexdigest()[:16]}_{len(sys.modules)}"
+    module = types.ModuleType(stem)
+    module.__dict__.update(names, CACHE=cache)
+    if path:
+        module.__file__ = str(path)
+        module.__spec__ = importlib.util.spec_from_file_location(stem, path)
+    sys.modules[stem] = module
+    elsewhere, numba.config.CACHE_DIR = numba.config.CACHE_DIR, ""
+    try:
+        exec(compile(text, str(path) if path else f"<{stem}>", "exec"), module.__dict__)
+    except BaseException:
+        sys.modules.pop(stem, None)
+        raise
+    finally:
+        numba.config.CACHE_DIR = elsewhere
+    return module
+
+
+def write_atomic(path: pathlib.Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside the target, synced, then moved over it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+# Numba's files carry no checksum: a flipped bit would be run as machine code. A seal beside them says what they were.
+
+
+def _entries(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted((path.parent / "__pycache__").glob(f"{path.stem}.*.nb*"))
+
+
+def _digests(path: pathlib.Path) -> dict[str, str]:
+    return {entry.name: hashlib.sha256(entry.read_bytes()).hexdigest() for entry in _entries(path)}
+
+
+def _seal(path: pathlib.Path) -> None:
+    seal, content = path.with_suffix(".seal"), json.dumps(_digests(path), sort_keys=True).encode()
+    if not seal.exists() or seal.read_bytes() != content:
+        write_atomic(seal, content)
+
+
+def _discard_damaged(path: pathlib.Path) -> None:
+    seal = path.with_suffix(".seal")
+    found = _digests(path)
+    try:
+        known = json.loads(seal.read_bytes()) if seal.exists() else {}
+    except ValueError:
+        known = None
+    if found and known != found:
+        if known:
+            _warn(f"compiled code in {path.parent} was damaged and is compiled anew")
+        _discard(path)
+
+
+def _discard(path: pathlib.Path) -> None:
+    for entry in [*_entries(path), path.with_suffix(".seal")]:
+        entry.unlink(missing_ok=True)
+
+
+def _prune(home: pathlib.Path) -> None:
+    """Keep the folder below its limit: the kernels used least recently go first."""
+    files = [(entry.stat(), entry) for entry in home.rglob("*") if entry.is_file()]
+    total = sum(stat.st_size for stat, _ in files)
+    if total <= LIMIT_BYTES:
+        return
+    for stat, entry in sorted(files, key=lambda pair: max(pair[0].st_atime, pair[0].st_mtime)):
+        entry.unlink(missing_ok=True)
+        total -= stat.st_size
+        if total <= LIMIT_BYTES // 2:
+            return
+
+
+def clear() -> None:
+    """Forget every kernel of this process and delete the folder's content."""
+    with _lock:
+        _modules.clear()
+        home = folder()
+        if home is not None:
+            for entry in home.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+
+
+@functools.cache
+def _own_digest() -> str:
+    """A digest of this floor's sources: what they put into kernels behind the names (own functions, Numba passes)."""
+    digest = hashlib.sha256()
+    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(text: str, names: dict[str, Any]) -> str:
+    """A digest of the text, Numba's version and, by value, everything the names lead to."""
+    versions = f"{numba.__version__} {np.__version__} {sys.version_info[:2]} {_own_digest()}"
+    digest = hashlib.sha256(f"{versions}\n{text}".encode())
+    _feed(digest, tuple(sorted(names.items())), {})
+    return digest.hexdigest()[:32]
+
+
+def _feed(digest: Any, value: Any, seen: dict[int, int]) -> None:
+    digest.update(type(value).__name__.encode())
+    if id(value) in seen:
+        digest.update(str(seen[id(value)]).encode())
+    elif hasattr(value, "py_func"):
+        seen[id(value)] = len(seen)
+        # Private attribute, but the only place that says which options a dispatcher was made with.
+        options = {k: v for k, v in getattr(value, "targetoptions", {}).items() if k != "pipeline_class"}
+        digest.update(repr(sorted(options.items())).encode())
+        _feed(digest, value.py_func, seen)
+    elif isinstance(value, types.FunctionType):
+        seen[id(value)] = len(seen)
+        used = sorted(_all_names(value.__code__) & value.__globals__.keys())
+        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        _feed(digest, (value.__code__, value.__defaults__, cells), seen)
+        _feed(digest, tuple((name, value.__globals__[name]) for name in used), seen)
+    elif hasattr(value, "_defn"):  # a numba.extending.intrinsic
+        _feed(digest, value._defn, seen)
+    elif isinstance(value, types.CodeType):
+        parts = (value.co_code, value.co_names, value.co_varnames, value.co_freevars, value.co_consts)
+        _feed(digest, parts, seen)
+    elif isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
+        digest.update(f"{value.__name__}{value._fields}".encode())
+    elif isinstance(value, (tuple, frozenset)):
+        items = sorted(value, key=repr) if isinstance(value, frozenset) else value
+        digest.update(str(len(value)).encode())
+        for item in items:
+            _feed(digest, item, seen)
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
+    elif isinstance(value, types.ModuleType):
+        digest.update(f"{value.__name__} {getattr(value, '__version__', '')}".encode())
+    elif isinstance(value, (type, types.BuiltinFunctionType, np.ufunc, np.dtype, numba.types.Type, llvmlite.ir.Type)):
+        digest.update(str(value).encode())
+    elif value is None or value is Ellipsis or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
+        digest.update(repr(value).encode())
+    else:
+        raise NotCacheable(f"a {type(value).__name__} has no fingerprint")
+
+
+def _all_names(code: types.CodeType) -> set[str]:
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*map(_all_names, inner))

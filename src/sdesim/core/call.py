@@ -1,0 +1,92 @@
+"""Calling compiled code through its address.
+
+Numba's own first-class functions pass every array as nine words and check each call; here a call is four pointers
+and an integer, which is what makes one call per tile of 256 paths negligible.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+def _pointer(context, builder, kind, value):  # type: ignore[no-untyped-def]
+    array = context.make_array(kind)(context, builder, value)
+    return builder.bitcast(array.data, ir.IntType(8).as_pointer())
+
+
+@intrinsic
+def call_tile(typing, address, x, t, p, out, rows):  # type: ignore[no-untyped-def]
+    """Run the tile function at ``address`` on the arrays' memory: (x, t, p, out, rows)."""
+    signature = types.void(types.intp, x, t, p, out, types.intp)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        byte = ir.IntType(8).as_pointer()
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [byte, byte, byte, byte, word])
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        pointers = [_pointer(context, builder, signature.args[i], args[i]) for i in range(1, 5)]
+        builder.call(function, [*pointers, args[5]])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def call_recorder(typing, address, x, t, lo, hi, row, index, slots):  # type: ignore[no-untyped-def]
+    """Run the recorder at ``address``: (x, t, first lane, last lane, row of lane 0, index of the time, slots)."""
+    word_type = types.intp
+    signature = types.void(word_type, x, t, word_type, word_type, word_type, word_type, slots)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        byte = ir.IntType(8).as_pointer()
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [byte, byte, word, word, word, word, byte])
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        x_, t_, slots_ = (_pointer(context, builder, signature.args[i], args[i]) for i in (1, 2, 7))
+        builder.call(function, [x_, t_, *args[3:7], slots_])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def call_source(typing, address, z, words, block, counter, path0, seed):  # type: ignore[no-untyped-def]
+    """Run the noise source at ``address``: (z, words, block of steps, purpose and component, first path, seed)."""
+    word_type = types.uint64
+    signature = types.void(types.intp, z, words, word_type, word_type, word_type, word_type)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        byte = ir.IntType(8).as_pointer()
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [byte, byte, word, word, word, word])
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        pointers = [_pointer(context, builder, signature.args[i], args[i]) for i in (1, 2)]
+        builder.call(function, [*pointers, *args[3:]])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def pointer_f32(typing, word):  # type: ignore[no-untyped-def]
+    """An address as a float32 pointer."""
+    return _from_word(types.CPointer(types.float32), ir.FloatType())
+
+
+@intrinsic
+def pointer_f64(typing, word):  # type: ignore[no-untyped-def]
+    """An address as a float64 pointer."""
+    return _from_word(types.CPointer(types.float64), ir.DoubleType())
+
+
+@intrinsic
+def pointer_i64(typing, word):  # type: ignore[no-untyped-def]
+    """An address as an int64 pointer."""
+    return _from_word(types.CPointer(types.int64), ir.IntType(64))
+
+
+def _from_word(kind, llvm):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(args[0], llvm.as_pointer())
+
+    return kind(types.int64), generate

@@ -1,0 +1,387 @@
+"""From a formula to a tile function: compiled code that evaluates a coefficient on 256 paths at once.
+
+A tile function is a C function ``(x, t, p, out, rows)`` on raw memory: x and out are (rows, 256) arrays of the
+state's dtype, t the 256 times, p the process's parameters flattened into one vector. Engines call it through its
+address, so that an engine is compiled once for all models and a new parameter value compiles nothing.
+
+The formula ``(self, x, t)`` is the unbound method as the user wrote it; ``self`` becomes a NamedTuple of the same
+fields, rebuilt from the vector with offsets fixed at compile time. Two things are changed on the way, on Numba's
+intermediate representation, so that lambdas and closures are served as well:
+
+* numeric constants take the dtype of the state (Numba types ``0.5 * x`` as float64 for a float32 x, which costs
+  float32 its speed on every target);
+* ``exp``, ``log``, ``sin``, ``cos``, ``tanh`` and ``where`` become the library's own (``functions``), which run in vector
+  registers and give the same bits everywhere.
+"""
+
+import collections
+import functools
+import keyword
+import math
+import operator
+import types as python_types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import errors as numba_errors
+from numba import njit, types
+from numba.core import ir
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.dispatcher import Dispatcher
+from numba.core.untyped_passes import IRProcessing
+
+from ..errors import CompileError
+from . import cache, elementary
+from .functions import FUNCTIONS
+
+LANES = 256
+
+Layout = tuple[str, tuple[tuple[str, Any], ...]]
+
+
+# ---- parameters: nested fields <-> one vector -----------------------------------------------------------------------
+
+
+def flatten(kind: str, fields: dict[str, Any]) -> tuple[Layout, np.ndarray]:
+    """The layout of a set of fields (hashable, the compile-time half) and their values as one float64 vector.
+
+    Fields are numbers, float arrays, or objects that have ``fields()`` themselves. Anything else (a callable) is left
+    out: compiled code cannot use it.
+    """
+    entries: list[tuple[str, Any]] = []
+    values: list[np.ndarray] = []
+    for name, value in fields.items():
+        if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool):
+            entries.append((name, None))
+            values.append(np.array([float(value)]))
+        elif isinstance(value, np.ndarray):
+            entries.append((name, value.shape))
+            values.append(np.ascontiguousarray(value, dtype=np.float64).ravel())
+        elif hasattr(value, "fields"):
+            layout, vector = flatten(type(value).__name__, value.fields())
+            entries.append((name, layout))
+            values.append(vector)
+    vector = np.concatenate(values) if values else np.zeros(0)
+    return (kind, tuple(entries)), vector
+
+
+@functools.lru_cache(maxsize=256)
+def view_type(kind: str, names: tuple[str, ...]) -> Any:
+    """The NamedTuple that compiled coefficients see as ``self``."""
+    safe = kind if kind.isidentifier() and not keyword.iskeyword(kind) else "Fields"
+    return collections.namedtuple(safe, names)  # noqa: PYI024 - the fields are known at run time only
+
+
+def _view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str, int]:
+    """Source text that rebuilds the view from the vector ``q``, and the offset behind it."""
+    kind, entries = layout
+    label = f"_View{len(names)}"
+    names[label] = view_type(kind, tuple(name for name, _ in entries))
+    parts = []
+    for _, spec in entries:
+        if spec is None:
+            parts.append(f"q[{offset}]")
+            offset += 1
+        elif spec and isinstance(spec[0], str):
+            text, offset = _view_source(spec, offset, names)
+            parts.append(text)
+        else:
+            size = math.prod(spec)
+            parts.append(f"q[{offset}:{offset + size}].reshape({tuple(spec)!r})")
+            offset += size
+    return f"{label}({', '.join(parts)})", offset
+
+
+# ---- formulas -------------------------------------------------------------------------------------------------------
+
+_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv}
+_ARITHMETIC |= {operator.iadd, operator.isub, operator.imul, operator.itruediv}
+_COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class StateDtype(FunctionPass):
+    """Give the numeric constants of a formula the dtype of its state, and own functions the place of libm's."""
+
+    _name = "sdesim_state_dtype"
+
+    def __init__(self) -> None:
+        FunctionPass.__init__(self)
+
+    def run_pass(self, state: Any) -> bool:
+        single = _is_single(state.args)
+        for block in state.func_ir.blocks.values():
+            for statement in block.body:
+                if isinstance(statement, ir.Assign):
+                    self._constant(state.func_ir, statement, single)
+            if single:
+                self._integers(state.func_ir, block)
+        return True
+
+    def _constant(self, func_ir: Any, assign: Any, single: bool) -> None:
+        value = assign.value
+        if single and isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
+            if isinstance(value.value, (float, np.floating)):
+                value.value = np.float32(value.value)
+            return
+        if not (isinstance(value, ir.Expr) and value.op == "getattr"):
+            return
+        module = _definition(func_ir, value.value)
+        if module not in (np, math):
+            return
+        attribute = getattr(module, value.attr, None)
+        if single and isinstance(attribute, float):
+            replacement: Any = ir.Const(np.float32(attribute), value.loc)
+        elif value.attr in FUNCTIONS:
+            replacement = ir.Global(f"sdesim_{value.attr}", FUNCTIONS[value.attr], value.loc)
+        else:
+            return
+        assign.value = replacement
+        func_ir._definitions[assign.target.name] = [replacement]
+
+    def _integers(self, func_ir: Any, block: Any) -> None:
+        body = []
+        for statement in block.body:
+            value = getattr(statement, "value", None)
+            if isinstance(statement, ir.Assign) and isinstance(value, ir.Expr):
+                if value.op in ("binop", "inplace_binop") and value.fn in _ARITHMETIC | _COMPARISONS:
+                    left, right = _integer(func_ir, value.lhs), _integer(func_ir, value.rhs)
+                    if left is not None and right is None:
+                        value.lhs = self._single(func_ir, block, body, left, value)
+                    elif right is not None and left is None:
+                        value.rhs = self._single(func_ir, block, body, right, value)
+                elif value.op == "call" and _is_numeric_call(func_ir, value.func):
+                    value.args = tuple(
+                        argument
+                        if _integer(func_ir, argument) is None
+                        else self._single(func_ir, block, body, _integer(func_ir, argument), value)
+                        for argument in value.args
+                    )
+            body.append(statement)
+        block.body = body
+
+    def _single(self, func_ir: Any, block: Any, body: list[Any], number: Any, at: Any) -> Any:
+        variable = block.scope.redefine("sdesim_const", loc=at.loc)
+        constant = ir.Const(np.float32(number), at.loc)
+        func_ir._definitions[variable.name] = [constant]
+        body.append(ir.Assign(constant, variable, at.loc))
+        return variable
+
+
+def _is_single(arguments: Any) -> bool:
+    leaves: set[Any] = set()
+    pending = list(arguments)
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, types.BaseTuple):
+            pending.extend(kind)
+        elif isinstance(kind, types.Array):
+            leaves.add(kind.dtype)
+        else:
+            leaves.add(kind)
+    return types.float32 in leaves and types.float64 not in leaves
+
+
+def _definition(func_ir: Any, variable: Any) -> Any:
+    """The constant that a variable stands for, or None."""
+    definitions = func_ir._definitions.get(getattr(variable, "name", None), [])
+    if len(definitions) == 1 and isinstance(definitions[0], (ir.Const, ir.Global, ir.FreeVar)):
+        return definitions[0].value
+    return None
+
+
+def _integer(func_ir: Any, variable: Any) -> Any:
+    value = _definition(func_ir, variable)
+    return value if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else None
+
+
+def _is_numeric_call(func_ir: Any, function: Any) -> bool:
+    if _definition(func_ir, function) in (abs, max, min, *FUNCTIONS.values()):
+        return True
+    definitions = func_ir._definitions.get(function.name, [])
+    if len(definitions) != 1 or not isinstance(definitions[0], ir.Expr) or definitions[0].op != "getattr":
+        return False
+    return _definition(func_ir, definitions[0].value) in (np, math)
+
+
+class FormulaCompiler(CompilerBase):  # type: ignore[misc]
+    """Numba's nopython pipeline with ``StateDtype`` in it."""
+
+    def define_pipelines(self) -> list[Any]:
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        pipeline.add_pass_after(StateDtype, IRProcessing)
+        pipeline.finalize()
+        return [pipeline]
+
+
+def formula(function: Callable[..., Any], known: dict[int, Any] | None = None) -> Any:
+    """The dispatcher of a formula; plain functions that it refers to (globals, closure cells) are compiled with it."""
+    known = {} if known is None else known
+    if isinstance(function, Dispatcher):
+        return function
+    if id(function) in known:
+        return known[id(function)]
+    if not isinstance(function, python_types.FunctionType):
+        raise CompileError(f"{function!r} is not a plain function, so it cannot be compiled")
+    _refuse_raise(function)
+    scope = dict(function.__globals__)
+    used = {n for n in cache._all_names(function.__code__) if isinstance(scope.get(n), python_types.FunctionType)}
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    if used or any(isinstance(content, python_types.FunctionType) for content in cells):
+        scope.update((name, _callee(scope[name], known)) for name in used)
+        closure = tuple(python_types.CellType(_callee(content, known)) for content in cells)
+        rebuilt = python_types.FunctionType(
+            function.__code__, scope, function.__name__, function.__defaults__, closure or None
+        )
+        rebuilt.__qualname__, rebuilt.__module__ = function.__qualname__, function.__module__
+        function, original = rebuilt, function
+    else:
+        original = function
+    known[id(original)] = njit(pipeline_class=FormulaCompiler, error_model="numpy", nogil=True)(function)
+    return known[id(original)]
+
+
+def _callee(value: Any, known: dict[int, Any]) -> Any:
+    if isinstance(value, python_types.FunctionType) and value not in FUNCTIONS.values():
+        return formula(value, known)
+    return value
+
+
+def _refuse_raise(function: Callable[..., Any]) -> None:
+    import dis
+
+    if any(instruction.opname == "RAISE_VARARGS" for instruction in dis.get_instructions(function)):
+        raise CompileError(
+            f"{function.__qualname__} raises or asserts, which compiled coefficients cannot; return nan instead "
+            "and the run stops with the path, step and time"
+        )
+
+
+# ---- tile functions -------------------------------------------------------------------------------------------------
+
+_HEADER = """\
+from numba import carray, cfunc, types
+
+_T = types.{dtype}
+_P = types.CPointer(_T)
+
+@cfunc(types.void(_P, _P, _P, _P, types.intp), cache=CACHE, error_model="numpy")
+def tile(x_, t_, p_, out_, rows):
+    _wide()
+    q = carray(p_, ({size},))
+    self = {view}
+    x = carray(x_, ({x_rows}, {lanes}))
+    t = carray(t_, ({lanes} + 1,))
+    out = carray(out_, ({out_rows}, {lanes}))
+"""
+
+
+class Tile:
+    """A compiled coefficient: its address, and what an engine may leave out."""
+
+    def __init__(self, module: Any, uses_state: bool, uses_time: bool) -> None:
+        self.module = module  # keeps the machine code alive
+        self.address: int = module.tile.address
+        self.uses_state = uses_state
+        self.uses_time = uses_time
+
+
+def tile(
+    label: str, function: Callable[..., Any], layout: Layout, dtype: Any, *, dim: int | None, entries: str, m: int = 1
+) -> Tile:
+    """Compile the coefficient ``function`` of a process into a tile function.
+
+    Parameters
+    ----------
+    label : what to call the coefficient in a message, for example ``"OrnsteinUhlenbeck.drift"``.
+    function : the formula ``(self, x, t)``, or ``(self, x, t, out)`` on tiles when ``entries == "tile"``.
+    layout : of the parameters, from :func:`flatten`.
+    dim : None or 1 for a formula on numbers, d for one on a d-tuple.
+    entries : ``"number"`` (one value for every component), ``"tuple"``, ``"rows"`` (general noise, d rows of m),
+        ``"transition"`` (a formula ``(self, x, t, dt, z)``; x holds the state's rows, then those of z, and dt stands
+        behind the 256 times) or ``"tile"`` (written by hand on tiles).
+    """
+    dtype = np.dtype(dtype)
+    names: dict[str, Any] = {"_wide": elementary.wide_vectors}
+    view, size = _view_source(layout, 0, names)
+    scalar = dim is None or dim == 1
+    rows = "rows" if scalar else str(dim)
+    x_rows, out_rows = rows, rows
+    if entries == "tile":
+        rows = x_rows = out_rows = "rows"
+    elif entries == "transition":
+        x_rows = f"2 * {rows}"
+    elif entries == "rows":
+        out_rows = f"{dim} * {m}"
+    text = _HEADER.format(
+        dtype=dtype.name, size=size, view=view, x_rows=x_rows, out_rows=out_rows, lanes=LANES
+    )
+    text += _loops(entries, scalar, dim, m)
+    try:
+        names["_formula"] = formula(function)
+        module = cache.load(text, names)
+    except (numba_errors.NumbaError, NotImplementedError) as error:
+        raise CompileError(_explanation(label, layout, function, error)) from None
+    uses_state, uses_time = (True, True) if entries in ("tile", "transition") else uses(function)
+    return Tile(module, uses_state, uses_time)
+
+
+def _loops(entries: str, scalar: bool, dim: int | None, m: int) -> str:
+    if entries == "tile":
+        return f"    _formula(self, x, t[:{LANES}], out)\n"
+    if entries == "transition":
+        state, noise = "x[j, i]", "x[rows + j, i]"
+        return (
+            f"    dt = t[{LANES}]\n    for j in range(rows):\n        for i in range({LANES}):\n"
+            f"            out[j, i] = _formula(self, {state}, t[i], dt, {noise})\n"
+        )
+    if scalar:
+        return (
+            f"    for j in range(rows):\n        for i in range({LANES}):\n"
+            "            out[j, i] = _formula(self, x[j, i], t[i])\n"
+        )
+    assert dim is not None
+    state = "(" + ", ".join(f"x[{j}, i]" for j in range(dim)) + ",)"
+    lines = [f"    for i in range({LANES}):", f"        r = _formula(self, {state}, t[i])"]
+    if entries == "number":
+        lines += [f"        out[{j}, i] = r" for j in range(dim)]
+    elif entries == "tuple":
+        lines += [f"        out[{j}, i] = r[{j}]" for j in range(dim)]
+    else:
+        lines += [f"        out[{j * m + k}, i] = r[{j}][{k}]" for j in range(dim) for k in range(m)]
+    return "\n".join(lines) + "\n"
+
+
+def uses(function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a formula (self, x, t) reads its state and its time at all, judged by its bytecode."""
+    import dis
+
+    code = getattr(function, "py_func", function).__code__
+    if code.co_argcount != 3 or code.co_flags & 0x0C:
+        return True, True
+    _, x, t = code.co_varnames[:3]
+    read = {i.argval for i in dis.get_instructions(code) if i.opname.startswith(("LOAD", "STORE", "DELETE"))}
+    flat = set()
+    for item in read:
+        flat.update(item if isinstance(item, tuple) else (item,))
+    flat.update(code.co_cellvars)
+    return x in flat, t in flat
+
+
+def _explanation(label: str, layout: Layout, function: Callable[..., Any], error: Exception) -> str:
+    fields = ", ".join(name for name, _ in layout[1]) or "none"
+    text = str(error)
+    reason = next((line.strip() for line in text.splitlines() if _tells(line)), text.strip().splitlines()[0])
+    return (
+        f"{label} does not compile: coefficients may use the fields of self ({fields}), x, t, arithmetic and NumPy "
+        f"functions; Numba says: {reason}; a function that cannot be compiled runs in whole-array steps with "
+        "compiled=False (or batch_only = True on a class)"
+    )
+
+
+def _tells(line: str) -> bool:
+    marks = ("Unknown attribute", "Untyped global", "No implementation", "NameError", "Cannot", "Use of unsupported",
+             "Invalid use", "not supported", "unsupported", "cannot", "Undeclared")  # fmt: skip
+    return any(mark in line for mark in marks)

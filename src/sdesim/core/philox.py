@@ -1,0 +1,48 @@
+"""Philox4x32-10: four random 32-bit words as a function of a 128-bit counter and a 64-bit key.
+
+A counter-based generator has no state: the words of (seed, path, step) are the same whoever asks for them and in
+whatever order, which makes results independent of threads, blocks and interruptions (Salmon, Moraes, Dror & Shaw
+2011, "Parallel random numbers: as easy as 1, 2, 3"; the three known answers of their Random123 library are tested).
+"""
+
+import numpy as np
+from numba import njit
+
+U32, U64 = np.uint32, np.uint64
+
+# Every constant is a typed global: Numba types uint32 + uint32 as uint64 and uint64 + 1 as int64.
+_M0, _M1 = U64(0xD2511F53), U64(0xCD9E8D57)
+_W0, _W1 = U64(0x9E3779B9), U64(0xBB67AE85)
+_LOW, _S32 = U64(0xFFFFFFFF), U64(32)
+
+
+@njit(inline="always")
+def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+    """Ten rounds on 32-bit words held in uint64 lanes; only the low halves of the results are meant.
+
+    Every word is left with rubbish in its high half: the multiplier of a vector lane reads low halves only, so the
+    masks below cost nothing there, and masking the words themselves would.
+    """
+    for _ in range(10):
+        p0 = _M0 * (c0 & _LOW)
+        p1 = _M1 * (c2 & _LOW)
+        c0 = (p1 >> _S32) ^ c1 ^ k0
+        c2 = (p0 >> _S32) ^ c3 ^ k1
+        c1 = p1
+        c3 = p0
+        k0 = (k0 + _W0) & _LOW
+        k1 = (k1 + _W1) & _LOW
+    return c0, c1, c2, c3
+
+
+@njit(nogil=True)
+def words(out, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
+    """Raw words out[4, n] of paths path0, path0 + 1, ... at one counter (c0, c1)."""
+    k0, k1 = seed & _LOW, seed >> _S32
+    for i in range(out.shape[1]):
+        path = U64(path0 + U64(i))
+        a, b, c, d = philox(U64(c0), U64(c1), path & _LOW, path >> _S32, k0, k1)
+        out[0, i] = U32(a & _LOW)
+        out[1, i] = U32(b & _LOW)
+        out[2, i] = U32(c & _LOW)
+        out[3, i] = U32(d & _LOW)

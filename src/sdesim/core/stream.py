@@ -1,0 +1,106 @@
+"""The random stream, version 1: every draw is a function of what it is for.
+
+    key      the 64-bit seed
+    counter  c0  block of steps: a block feeds 2 (float64) or 4 (float32) consecutive draws
+             c1  purpose (8 bits) << 24 | component (24 bits)
+             c2, c3  the path (64 bits)
+
+so that a path has the same noise in any company: any number of threads, any block of paths, either half of an
+ensemble run alone. A stream version is frozen; its known answers are kept with the tests.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from . import cache, call, philox
+from . import normals as box_muller
+
+VERSION = 1
+
+WIENER, SPACE_TIME, LEVY_AREA, ACCEPTANCE, INITIAL, BITS, BRIDGE, TRAINING = range(8)
+
+MAX_BLOCKS, MAX_COMPONENTS, MAX_PATHS = 2**32, 2**24, 2**63
+
+_NORMALS = """\
+import numpy as np
+from numba import njit, types
+
+U64 = np.uint64
+_T = types.{dtype}
+
+@njit(types.void(_T[:, :, ::1], types.uint64, types.uint64, types.uint64, types.uint64, types.int64), nogil=True, cache=CACHE)
+def fill(out, path0, block0, purpose, seed, source):
+    n, m, draws = out.shape
+    z = np.zeros(({S}, 256), np.{dtype})
+    words = np.zeros((4, 256), np.uint32)
+    for start in range(0, n, 256):
+        size = min(256, n - start)
+        for k in range(m):
+            for first in range(0, draws, {S}):
+                _source(source, z, words, U64(block0 + U64(first // {S})), U64((purpose << U64(24)) | U64(k)),
+                         U64(path0 + U64(start)), seed)
+                for s in range(min({S}, draws - first)):
+                    for i in range(size):
+                        out[start + i, k, first + s] = z[s, i]
+"""
+
+_UNIFORMS = """\
+import numpy as np
+from numba import njit, types
+
+U64 = np.uint64
+
+@njit(types.void(types.float64[:, :, ::1], types.uint64, types.uint64, types.uint64, types.uint64), nogil=True,
+      cache=CACHE)
+def fill(out, path0, block0, purpose, seed):
+    n, m, draws = out.shape
+    words = np.zeros((4, 1), np.uint32)
+    for i in range(n):
+        for k in range(m):
+            for s in range(draws):
+                if s % 2 == 0:
+                    _words(words, U64(block0 + U64(s // 2)), U64((purpose << U64(24)) | U64(k)), U64(path0 + U64(i)),
+                           seed)
+                high, low = words[2 * (s % 2), 0], words[2 * (s % 2) + 1, 0]
+                bits = ((U64(high) << U64(32)) | U64(low)) >> U64(11)
+                out[i, k, s] = np.float64(np.int64(bits)) * 2.0**-53 + 2.0**-54
+"""
+
+
+@functools.cache
+def normals_kernel(dtype: np.dtype) -> Any:
+    """The compiled ``fill(out, path0, block0, purpose, seed)`` for out of shape (paths, components, draws)."""
+    text = _NORMALS.format(dtype=dtype.name, S=box_muller.DRAWS[dtype])
+    fill, source = cache.load(text, {"_source": call.call_source}).fill, box_muller.source(dtype)
+    return lambda out, path0, block0, purpose, seed: fill(out, path0, block0, purpose, seed, source.address)
+
+
+@functools.cache
+def _uniforms_kernel() -> Any:
+    return cache.load(_UNIFORMS, {"_words": philox.words}).fill
+
+
+def normals(
+    seed: int, purpose: int, n_paths: int, n_components: int = 1, n_draws: int = 1, *, first_path: int = 0,
+    dtype: Any = np.float64,
+) -> np.ndarray:  # fmt: skip
+    """Standard normals (n_paths, n_components, n_draws) of the paths first_path, first_path + 1, …
+
+    The float32 and the float64 stream are different draws, not roundings of each other.
+    """
+    out = np.empty((n_paths, n_components, n_draws), dtype)
+    if out.size:
+        normals_kernel(np.dtype(dtype))(out, first_path, 0, purpose, seed)
+    return out
+
+
+def uniforms(
+    seed: int, purpose: int, n_paths: int, n_components: int = 1, n_draws: int = 1, *, first_path: int = 0
+) -> np.ndarray:
+    """Uniforms in (0, 1), (n_paths, n_components, n_draws): k + ½ over 2⁵³ for 53 random bits k, in float64."""
+    out = np.empty((n_paths, n_components, n_draws))
+    if out.size:
+        _uniforms_kernel()(out, first_path, 0, purpose, seed)
+    return out

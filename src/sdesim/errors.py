@@ -1,0 +1,13 @@
+"""Errors that have no built-in type of their own; each is also the built-in that users would catch."""
+
+
+class NonFiniteError(RuntimeError):
+    """Some paths became nan or infinite; the message names the first one, its step and its time."""
+
+
+class CompileError(TypeError):
+    """A coefficient is not a formula that Numba can compile; the message names the class and the reason."""
+
+
+class MemoryLimitError(MemoryError):
+    """The result would not fit into memory; the message proposes a smaller one."""
