@@ -1,0 +1,177 @@
+"""From a process and the name of a method to what an engine runs.
+
+The only place that knows both sides: it picks the scheme, converts the drift between Itô and Stratonovich where the
+scheme reads it in the other sense, and turns every coefficient into a tile function or into a function of whole
+arrays.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .core import checks, compile, normals
+from .integrate import tiles
+from .integrate.schemes import MILSTEIN_DERIVATIVE_FREE, SCHEMES, Scheme
+from .processes import calculus
+
+
+def methods() -> list[dict[str, Any]]:
+    """The table of schemes: name, strong and weak order, noise and calculus, reference.
+
+    ``strong_order`` inf means: draws from the exact transition law.
+    """
+    keys = ("name", "strong_order", "weak_order", "noise", "calculus", "reference")
+    return [{key: getattr(scheme, key) for key in keys} for scheme in SCHEMES.values()]
+
+
+def pick_scheme(process: Any, method: Any) -> Scheme:
+    """The scheme of that name, in the form that the process allows."""
+    scheme = SCHEMES[checks.choice("method", method, SCHEMES)]
+    label = type(process).__name__
+    if process.noise not in scheme.noise:
+        fitting = [repr(s.name) for s in SCHEMES.values() if process.noise in s.noise]
+        raise ValueError(
+            f"{scheme.name} takes {' or '.join(scheme.noise)} noise, {label} has noise={process.noise!r}; "
+            f"use {' or '.join(fitting)}"
+        )
+    if scheme.name == "exact" and not hasattr(process, "transition"):
+        raise ValueError(f"method='exact' needs a process with a known transition(x, t, dt, z); {label} has none")
+    if scheme.name == "exact" and process.batch_only:
+        raise ValueError(f"method='exact' runs a compiled transition, and {label} runs in whole-array steps only")
+    if scheme.name == "milstein" and process.diffusion_dx is None:
+        return MILSTEIN_DERIVATIVE_FREE
+    return scheme
+
+
+def noise_dim(process: Any, d: int) -> int:
+    """The number of Wiener processes that drive a path with d components."""
+    return calculus.noise_dim(process) if process.noise == "general" else d
+
+
+def _drift_sign(process: Any, scheme: Scheme) -> float:
+    """+1 where the noise-induced drift is to be added, −1 where it is to be taken off, 0 where neither."""
+    if process.calculus == scheme.calculus or "drift" not in tiles.coefficients(scheme):
+        return 0.0
+    return 1.0 if scheme.calculus == "ito" else -1.0
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A scheme's engine and a process's tile functions, ready to run."""
+
+    run: Any
+    source: Any
+    tiles: tuple[compile.Tile, ...]
+    parameters: np.ndarray
+    flags: np.ndarray
+
+    @property
+    def addresses(self) -> np.ndarray:
+        """Addresses of the tile functions, in the engine's order."""
+        return np.array([tile.address for tile in self.tiles], np.int64)
+
+
+def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, freeze: bool) -> Compiled:
+    """Compile a process for a scheme; from the disk in every later process of the same formulas."""
+    layout, vector = compile.flatten(type(process).__name__, process.fields())
+    general = process.noise == "general"
+    m = noise_dim(process, d)
+    built = [_tile(process, scheme, name, layout, dtype, m) for name in tiles.coefficients(scheme)]
+    uses_time = any(tile.uses_time for tile in built)
+    fixed = [int(not tile.uses_state and not tile.uses_time) for tile in built]
+    flags = np.array([m, uses_time, freeze, general, *fixed], np.int64)
+    return Compiled(tiles.engine(scheme, dtype, general), normals.source(dtype), tuple(built), vector.astype(dtype), flags)
+
+
+def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype, m: int) -> compile.Tile:
+    label = f"{type(process).__name__}.{name}"
+    build = functools.partial(compile.tile, label, layout=layout, dtype=dtype)
+    if hasattr(process, f"{name}_tile"):
+        if name == "drift" and _drift_sign(process, scheme) and not _additive(process):
+            raise ValueError(
+                f"{scheme.name} reads the drift of a {scheme.calculus} equation, and {label} is written on tiles; "
+                f"use a scheme for {process.calculus} equations"
+            )
+        return build(process.formula(f"{name}_tile"), dim=process.dim, entries="tile")
+    if name == "transition":
+        return build(process.formula(name), dim=process.dim, entries="transition")
+    function = process.formula(name)
+    if name == "drift":
+        function = _converted_drift(process, scheme, dtype)
+    return build(function, dim=process.dim, entries=_entries(process, name), m=m)
+
+
+def _additive(process: Any) -> bool:
+    return not compile.uses(process.formula("diffusion"))[0]
+
+
+def _converted_drift(process: Any, scheme: Scheme, dtype: np.dtype) -> Callable[..., Any]:
+    sign = _drift_sign(process, scheme)
+    if not sign or _additive(process):
+        return process.formula("drift")  # type: ignore[no-any-return]
+    return calculus.shifted_drift(process, sign, dtype)
+
+
+def _entries(process: Any, name: str) -> str:
+    """The structure that a coefficient returns, seen by evaluating it once."""
+    if process.dim is None or process.dim == 1:
+        return "number"
+    if name == "diffusion" and process.noise == "general":
+        return "rows"
+    with np.errstate(all="ignore"):
+        value = getattr(process, name)(tuple(np.ones(process.dim)), 0.0)
+    return "tuple" if isinstance(value, (tuple, list)) else "number"
+
+
+# ---- whole arrays ---------------------------------------------------------------------------------------------------
+
+
+def batch_coefficients(process: Any, scheme: Scheme, dtype: np.dtype, d: int) -> dict[str, Callable[..., np.ndarray]]:
+    """Functions of (x (n, d), t) for the whole-array engine."""
+    m = noise_dim(process, d)
+    sign = _drift_sign(process, scheme)
+
+    def drift(x: np.ndarray, t: float) -> np.ndarray:
+        if hasattr(process, "drift_batch"):
+            value = process.drift_batch(x, t)
+            if sign and not _additive(process):
+                value = value + sign * evaluate(process.noise_induced_drift, x, t)
+            return np.ascontiguousarray(value, dtype)
+        formula = process.ito_drift if scheme.calculus == "ito" else process.stratonovich_drift
+        return evaluate(formula if sign else process.drift, x, t)
+
+    def evaluate(formula: Callable[..., Any], x: np.ndarray, t: float) -> np.ndarray:
+        value = formula(process_state(process, x), t)
+        out = np.empty(x.shape, dtype)
+        if isinstance(value, (tuple, list)):
+            for j, part in enumerate(value):
+                out[:, j] = part
+        else:
+            value = np.asarray(value)
+            out[...] = value[:, None] if value.ndim == 1 and process.dim == 1 else value
+        return out
+
+    def diffusion(x: np.ndarray, t: float) -> np.ndarray:
+        if process.noise == "diagonal":
+            return evaluate(process.diffusion, x, t)
+        rows = process.diffusion(process_state(process, x), t)
+        out = np.empty((*x.shape, m), dtype)
+        for j, row in enumerate(rows):
+            for k, entry in enumerate(row):
+                out[:, j, k] = entry
+        return out
+
+    def diffusion_dx(x: np.ndarray, t: float) -> np.ndarray:
+        return evaluate(process.diffusion_dx, x, t)
+
+    return {"drift": drift, "diffusion": diffusion, "diffusion_dx": diffusion_dx}
+
+
+def process_state(process: Any, x: np.ndarray) -> Any:
+    """Rows (n, d) in the structure that the process's formulas take."""
+    if process.dim is None:
+        return x
+    return x[:, 0] if process.dim == 1 else tuple(x[:, j] for j in range(process.dim))
