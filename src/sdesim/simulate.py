@@ -118,6 +118,8 @@ def simulate(
         dtype=dtype, first_path=first_path, increments=increments, on_nonfinite=on_nonfinite,
     )  # fmt: skip
     workers = blocks.check_executor(executor, workers)
+    if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
+        raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
     execute = functools.partial(_execute, executor=executor, workers=workers, progress=progress)
     return _finish(run, execute(run), execute)
 
@@ -186,10 +188,18 @@ def _prepare(
     process: Any, x0: Any, t_span: Any, *, n_steps: Any, n_paths: Any, method: Any, save: Any, reduce: Any, seed: Any,
     dtype: Any, first_path: Any, increments: Any, on_nonfinite: Any,
 ) -> Run:  # fmt: skip
+    if isinstance(process, type):
+        raise TypeError(f"process must be a process, and {process.__name__} is a class; make one: {process.__name__}(...)")
     if not callable(getattr(process, "drift", None)) or not callable(getattr(process, "diffusion", None)):
         raise TypeError(f"process must have drift(x, t) and diffusion(x, t), got {type(process).__name__}")
     t0, t1 = checks.time_span(t_span)
     n_steps = checks.integer("n_steps", n_steps, minimum=1, below=2**33)
+    dt = (t1 - t0) / n_steps
+    if t0 + dt == t0 or t1 - dt == t1:
+        raise ValueError(
+            f"n_steps={n_steps} makes steps of {dt:g}, which vanish by rounding beside t = {max(abs(t0), abs(t1)):g}; "
+            "take fewer steps, or start the clock nearer to 0"
+        )
     kind = checks.dtype(dtype)
     scheme = bind.pick_scheme(process, method)
     on_nonfinite = checks.choice("on_nonfinite", on_nonfinite, ON_NONFINITE)
@@ -198,10 +208,12 @@ def _prepare(
     states, state_shape, count = _initial_states(process, x0, n_paths, kind)
     checks.integer("first_path + n_paths", first_path + count, below=2**63)
     records = _record_steps(save, t0, t1, n_steps)
-    reduce = list(reduce) if reduce is not None else []
+    if reduce is not None and not isinstance(reduce, (list, tuple)):
+        raise TypeError(f"reduce must be a list of reductions such as [Moments()], got {reduce!r}")
+    reduce = list(reduce or ())
     d = int(np.prod(state_shape, dtype=int))
     for reduction in reduce:
-        if not hasattr(reduction, "start") or not hasattr(reduction, "check"):
+        if isinstance(reduction, type) or not hasattr(reduction, "start") or not hasattr(reduction, "check"):
             raise TypeError(f"reduce must hold reductions such as Histogram or Moments, got {reduction!r}")
         reduction.check(d)
     sample = states.sample(1, seed) if hasattr(states, "sample") else states[:1]
@@ -235,18 +247,20 @@ def _initial_states(process: Any, x0: Any, n_paths: Any, dtype: np.dtype) -> tup
     else:
         if states.ndim == 0:
             raise ValueError("x0 is one state; give n_paths, or an array whose axis 0 is the paths")
+        if len(states) == 0:
+            raise ValueError("x0 holds no states; it needs at least one path")
         shape, rows = states.shape[1:], states.reshape(len(states), -1)
         if not fits(shape):
             raise ValueError(f"x0 has shape {states.shape}, expected a state of shape {wanted} or (paths, *state)")
         if count is not None and count != len(states):
             raise ValueError(f"x0 holds {len(states)} states, but n_paths is {count}; leave n_paths out")
         count = len(states)
-        if count == 0:
-            raise ValueError("x0 holds no states; it needs at least one path")
     process.check_state(states)
     if rows.shape[1] == 0:
         raise ValueError(f"x0 has shape {states.shape}: a state needs at least one component")
     assert count is not None
+    if abs(rows).max() > np.finfo(dtype).max:
+        raise ValueError(f"x0 has a value of {abs(rows).max():g}, too large for {dtype}")
     return np.ascontiguousarray(rows, dtype), shape, count
 
 

@@ -78,12 +78,14 @@ def run(
     futures: list[Any] = []
     bar = _bar(progress, sum(block.size for block in blocks), unit)
     try:
-        for i, block in enumerate(blocks):
+        waited = 0
+        for block in blocks:
             futures.append(executor.submit(task, block, *arguments))
-            if i + 1 >= 4 * workers:
-                _wait(futures[i + 1 - 4 * workers])
-                bar.update(blocks[i + 1 - 4 * workers].size)
-        for block, future in list(zip(blocks, futures, strict=True))[max(0, len(blocks) - 4 * workers + 1) :]:
+            if len(futures) - waited >= 4 * workers:
+                _wait(futures[waited])
+                bar.update(blocks[waited].size)
+                waited += 1
+        for block, future in zip(blocks[waited:], futures[waited:], strict=True):
             _wait(future)
             bar.update(block.size)
         return [future.result() for future in futures], True

@@ -145,9 +145,10 @@ _COS64 = (
     -1.13826324255215756e-11, 2.08761462684031955e-9, -2.75573172717297929e-7, 2.48015872987656879e-5,
     -1.38888888888873972e-3, 4.16666666666666654e-2,
 )  # fmt: skip
-_TURN32, _TURN64 = F32(2.0 * math.pi * 2.0**-32), 2.0 * math.pi * 2.0**-64
-_S30, _EIGHTH32, _S62, _EIGHTH64 = U32(30), U32(1 << 29), U64(62), U64(1 << 61)
-_I1, _I2, _I0, _L1, _L2, _L0 = U32(1), U32(2), U32(0), U64(1), U64(2), U64(0)
+_TURN32, _TURN64 = F32(2.0 * math.pi * 2.0**-34), 2.0 * math.pi * 2.0**-66
+_BIT30, _BIT31, _BIT62, _BIT63 = U32(1 << 30), U32(1 << 31), U64(1 << 62), U64(1 << 63)
+_EIGHTH32, _EIGHTH64 = U32(1 << 29), U64(1 << 61)
+_I2, _I0, _L2, _L0 = U32(2), U32(0), U64(2), U64(0)
 
 
 @njit(inline="always", error_model="numpy")
@@ -181,22 +182,23 @@ def eighth64(t):  # type: ignore[no-untyped-def]
 @njit(inline="always", error_model="numpy")
 def sincos_turn32(w):  # type: ignore[no-untyped-def]
     """sin and cos of 2π w/2³² for a uint32 w."""
-    q = U32(U32(w + _EIGHTH32) >> _S30)
-    s, c = eighth32(F32(I32(U32(w - U32(q << _S30)))) * _TURN32)
-    odd = U32(q & _I1) != _I0
+    # Bits 31 and 30 of w + 1/8 turn number the quadrant; w << 2, read as signed, is four times the offset from it.
+    q = U32(w + _EIGHTH32)
+    s, c = eighth32(F32(I32(U32(w << _I2))) * _TURN32)
+    odd = U32(q & _BIT30) != _I0
     sine, cosine = (c if odd else s), (s if odd else c)
-    sine = bits_f32(U32(f32_bits(sine) ^ U32(U32(q & _I2) << _S30)))
-    cosine = bits_f32(U32(f32_bits(cosine) ^ U32(U32(U32(q + _I1) & _I2) << _S30)))
+    sine = bits_f32(U32(f32_bits(sine) ^ U32(q & _BIT31)))
+    cosine = bits_f32(U32(f32_bits(cosine) ^ U32(U32(q + _BIT30) & _BIT31)))
     return sine, cosine
 
 
 @njit(inline="always", error_model="numpy")
 def sincos_turn64(w):  # type: ignore[no-untyped-def]
     """sin and cos of 2π w/2⁶⁴ for a uint64 w."""
-    q = U64(U64(w + _EIGHTH64) >> _S62)
-    s, c = eighth64(F64(I64(U64(w - U64(q << _S62)))) * _TURN64)
-    odd = U64(q & _L1) != _L0
+    q = U64(w + _EIGHTH64)
+    s, c = eighth64(F64(I64(U64(w << _L2))) * _TURN64)
+    odd = U64(q & _BIT62) != _L0
     sine, cosine = (c if odd else s), (s if odd else c)
-    sine = bits_f64(U64(f64_bits(sine) ^ U64(U64(q & _L2) << _S62)))
-    cosine = bits_f64(U64(f64_bits(cosine) ^ U64(U64(U64(q + _L1) & _L2) << _S62)))
+    sine = bits_f64(U64(f64_bits(sine) ^ U64(q & _BIT63)))
+    cosine = bits_f64(U64(f64_bits(cosine) ^ U64(U64(q + _BIT62) & _BIT63)))
     return sine, cosine

@@ -20,7 +20,7 @@ from . import cache
 from .elementary import (
     F32, F64, I64, U32, U64, fma, minus_two_log32, minus_two_log64, sincos_turn32, sincos_turn64, wide_vectors,
 )  # fmt: skip
-from .philox import philox
+from .philox import philox_pair
 
 _LOW, _S32, _S11 = U64(0xFFFFFFFF), U64(32), U64(11)
 _UNIT32, _HALF32 = F32(2.0**-32), F32(2.0**-33)
@@ -38,51 +38,62 @@ def pair32(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def pair64(a, b, c, d):  # type: ignore[no-untyped-def]
-    """Two float64 normals from four words; only their low halves count."""
-    u = ((a << _S32) | (b & _LOW)) >> _S11
-    r = math.sqrt(minus_two_log64(fma(F64(I64(u)), _UNIT64, _HALF64)))
-    sine, cosine = sincos_turn64(U64((c << _S32) | (d & _LOW)))
+def pair64(a, b):  # type: ignore[no-untyped-def]
+    """Two float64 normals from two uint64 words."""
+    r = math.sqrt(minus_two_log64(fma(F64(I64(a >> _S11)), _UNIT64, _HALF64)))
+    sine, cosine = sincos_turn64(b)
     return r * cosine, r * sine
 
 
 @njit(error_model="numpy", nogil=True)
 def normals32(z, words, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
-    """Four float32 normals for each of the paths path0, path0 + 1, ...: z is (4, n), words a uint32 scratch (4, n)."""
+    """Four float32 normals for each of the 256 paths from path0: z is (4, 256), words a uint64 scratch (4, 128)."""
+    wide_vectors()
     k0, k1 = seed & _LOW, seed >> _S32
-    for i in range(z.shape[1]):
-        path = U64(path0 + U64(i))
-        a, b, c, d = philox(c0, c1, path & _LOW, path >> _S32, k0, k1)
-        words[0, i] = U32(a)
-        words[1, i] = U32(b)
-        words[2, i] = U32(c)
-        words[3, i] = U32(d)
-    # A second loop, because the first runs on 64-bit lanes and would halve the width of the float32 arithmetic.
-    for i in range(z.shape[1]):
-        z[0, i], z[1, i] = pair32(words[0, i], words[1, i])
-    for i in range(z.shape[1]):
-        z[2, i], z[3, i] = pair32(words[2, i], words[3, i])
+    low, high = path0 & _LOW, path0 >> _S32  # path0 is a multiple of 256: one high word for the whole tile
+    for i in range(128):
+        p = low + U64(2 * i)
+        a, b, c, d, e, f, g, h = philox_pair(c0, c1, p, high, c0, c1, p + U64(1), high, k0, k1)
+        # an even and an odd path share a uint64: read as uint32, a row is the words of paths 0, 1, 2, ...
+        words[0, i] = (a & _LOW) | (e << _S32)
+        words[1, i] = (b & _LOW) | (f << _S32)
+        words[2, i] = (c & _LOW) | (g << _S32)
+        words[3, i] = (d & _LOW) | (h << _S32)
+    # Loops of their own: 32-bit lanes are twice as many, and a long chain of operations would starve the scheduler.
+    w = words.view(U32)
+    for i in range(256):
+        z[0, i], z[1, i] = pair32(w[0, i], w[1, i])
+    for i in range(256):
+        z[2, i], z[3, i] = pair32(w[2, i], w[3, i])
 
 
 @njit(error_model="numpy", nogil=True)
 def normals64(z, words, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
-    """Two float64 normals for each of the paths path0, path0 + 1, ...: z is (2, n); words is not used."""
+    """Two float64 normals for each of the 256 paths from path0: z is (2, 256), words a uint64 scratch (4, 128)."""
+    wide_vectors()
     k0, k1 = seed & _LOW, seed >> _S32
-    for i in range(z.shape[1]):
-        path = U64(path0 + U64(i))
-        a, b, c, d = philox(c0, c1, path & _LOW, path >> _S32, k0, k1)
-        z[0, i], z[1, i] = pair64(a, b, c, d)
+    low, high = path0 & _LOW, path0 >> _S32
+    for i in range(128):
+        p = low + U64(i)
+        a, b, c, d, e, f, g, h = philox_pair(c0, c1, p, high, c0, c1, p + U64(128), high, k0, k1)
+        words[0, i] = (a << _S32) | (b & _LOW)
+        words[1, i] = (c << _S32) | (d & _LOW)
+        words[2, i] = (e << _S32) | (f & _LOW)
+        words[3, i] = (g << _S32) | (h & _LOW)
+    for i in range(128):
+        z[0, i], z[1, i] = pair64(words[0, i], words[1, i])
+    for i in range(128):
+        z[0, i + 128], z[1, i + 128] = pair64(words[2, i], words[3, i])
 
 
 _SOURCE = """\
 from numba import carray, cfunc, types
 
-_P, _U, _W = types.CPointer(types.{dtype}), types.CPointer(types.uint32), types.uint64
+_P, _U, _W = types.CPointer(types.{dtype}), types.CPointer(types.uint64), types.uint64
 
 @cfunc(types.void(_P, _U, _W, _W, _W, _W), cache=CACHE, error_model="numpy")
 def source(z, words, block, counter, path0, seed):
-    _wide()
-    _normals(carray(z, ({draws}, 256)), carray(words, (4, 256)), block, counter, path0, seed)
+    _normals(carray(z, ({draws}, 256)), carray(words, (4, 128)), block, counter, path0, seed)
 """
 
 
@@ -90,7 +101,7 @@ def source(z, words, block, counter, path0, seed):
 def source(dtype: np.dtype) -> Any:
     """The compiled noise source of a tile, (z, words, block, counter, path0, seed) on raw memory, one for all engines.
 
-    z is (draws, 256), words a scratch of uint32 (4, 256); block and counter are the words c0 and c1 of the stream.
+    z is (draws, 256), words a scratch of uint64 (4, 128); block and counter are the words c0 and c1 of the stream.
     """
-    names = {"_normals": normals32 if dtype == np.float32 else normals64, "_wide": wide_vectors}
+    names = {"_normals": normals32 if dtype == np.float32 else normals64}
     return cache.load(_SOURCE.format(dtype=dtype.name, draws=DRAWS[dtype]), names).source

@@ -34,15 +34,16 @@ _T = types.{dtype}
 def fill(out, path0, block0, purpose, seed, source):
     n, m, draws = out.shape
     z = np.zeros(({S}, 256), np.{dtype})
-    words = np.zeros((4, 256), np.uint32)
-    for start in range(0, n, 256):
-        size = min(256, n - start)
+    words = np.zeros((4, 128), np.uint64)
+    head = np.int64(path0 & U64(255))           # a tile starts at a multiple of 256; the lanes outside are dropped
+    for start in range(-head, n, 256):
+        lo, hi = max(-start, 0), min(256, n - start)
         for k in range(m):
             for first in range(0, draws, {S}):
                 _source(source, z, words, U64(block0 + U64(first // {S})), U64((purpose << U64(24)) | U64(k)),
                          U64(path0 + U64(start)), seed)
                 for s in range(min({S}, draws - first)):
-                    for i in range(size):
+                    for i in range(lo, hi):
                         out[start + i, k, first + s] = z[s, i]
 """
 

@@ -50,18 +50,23 @@ _HISTOGRAM = f"""\
     k, total = slots[1], slots[2]
     counts = carray(_int_pointer(slots[3]), (slots[4], total + 1))
     lower = carray(_float_pointer(slots[5]), (k,))
-    scale = carray(_float_pointer(slots[6]), (k,))
-    bins = carray(_int_pointer(slots[7]), (k,))
-    component = carray(_int_pointer(slots[8]), (k,))
-    cell = carray(_int_pointer(slots[9]), ({LANES},))
+    upper = carray(_float_pointer(slots[6]), (k,))
+    width = carray(_float_pointer(slots[7]), (k,))
+    bins = carray(_int_pointer(slots[8]), (k,))
+    component = carray(_int_pointer(slots[9]), (k,))
+    cell = carray(_int_pointer(slots[10]), ({LANES},))
     for i in range({LANES}):
         cell[i] = 0
     for c in range(k):
-        j, first, per, n = component[c], lower[c], scale[c], bins[c]
+        j, first, last, step, n = component[c], lower[c], upper[c], width[c], bins[c]
+        per = np.float64(n) / (last - first)
         for i in range({LANES}):
-            u = (np.float64(x[j, i]) - first) * per
-            inside = u >= 0.0 and u < np.float64(n)
-            v = np.int64(u if inside else 0.0)
+            value = np.float64(x[j, i])
+            inside = value >= first and value < last
+            v = min(np.int64((value - first) * per if inside else 0.0), n - 1)
+            # the product is rounded; the edges first + v step (NumPy's linspace) decide
+            v = v - 1 if value < np.float64(v) * step + first else v
+            v = v + 1 if value >= np.float64(v + 1) * step + first and v < n - 1 else v
             old = cell[i]
             cell[i] = old * n + v if inside and old >= 0 else -1
     for i in range(lo, hi):
@@ -206,12 +211,12 @@ class HistogramPart:
     def recorder(self, dtype: Any) -> Recorder:
         """The compiled recorder that fills the counts from tiles."""
         spec = self.spec
-        scale = np.array(spec.bins) / (spec.upper - spec.lower)
         bins, components = np.array(spec.bins, np.int64), np.array(spec.components, np.int64)
+        width = (spec.upper - spec.lower) / bins
         cell = np.empty(LANES, np.int64)
-        pointers = [a.ctypes.data for a in (spec.lower, scale, bins, components, cell)]
+        pointers = [a.ctypes.data for a in (spec.lower, spec.upper, width, bins, components, cell)]
         slots = [self.d, len(bins), self.counts.shape[1] - 1, self.counts.ctypes.data, self.counts.shape[0], *pointers]
-        return _bound(_HISTOGRAM, dtype, slots, (self, scale, bins, components, cell))
+        return _bound(_HISTOGRAM, dtype, slots, (self, width, bins, components, cell))
 
 
 @dataclass(frozen=True)
@@ -290,8 +295,6 @@ class Tree:
         levels = np.concatenate([tree.levels for tree in trees])
         indices = np.concatenate([tree.indices for tree in trees])
         values = np.concatenate([tree.values for tree in trees])
-        if len(set(zip(levels.tolist(), indices.tolist(), strict=True))) != len(levels):
-            raise ValueError("moments add only over disjoint sets of paths; give the second run another first_path")
         done: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         level = int(levels.min()) if len(levels) else 0
         while len(levels):
@@ -314,8 +317,12 @@ class Tree:
         levels = np.concatenate([part[0] for part in done])
         indices = np.concatenate([part[1] for part in done])
         values = np.concatenate([part[2] for part in done])
-        order = np.lexsort((indices * 2.0**levels,))
-        return Tree(d, levels[order], indices[order], values[order])
+        starts = indices << levels
+        order = np.lexsort((levels, starts))
+        levels, indices, values, starts = levels[order], indices[order], values[order], starts[order]
+        if (np.diff(starts) < (1 << levels[:-1])).any():
+            raise ValueError("moments add only over disjoint sets of paths; give the second run another first_path")
+        return Tree(d, levels, indices, values)
 
     def total(self) -> tuple[int, np.ndarray]:
         """The number of paths and the values of all of them, folded in the order of the paths."""

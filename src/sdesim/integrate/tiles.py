@@ -42,7 +42,7 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
     before = np.zeros((d, {L}), {T})
     w = np.zeros((m, {L}), {T})
     z = np.zeros((m, {S}, {L}), {T})
-    words = np.zeros((4, {L}), np.uint32)
+    words = np.zeros((4, {L} // 2), np.uint64)
     t = np.zeros({L} + 1, {T})
     dead = np.zeros({L}, np.uint8)
 {buffers}

@@ -1,0 +1,43 @@
+"""Write a stochastic process once, as a formula, and look at it from every side.
+
+    import sdesim as sde
+
+    process = sde.OrnsteinUhlenbeck(theta=1.0, mu=0.0, sigma=0.7)
+    paths = sde.simulate(process, 2.0, (0.0, 1.0), n_steps=100, n_paths=1_000_000)
+    grid = sde.Grid(-3.0, 4.0, 700)
+    rho = sde.evolve_density(process, sde.point_mass(grid, 2.0), grid, (0.0, 1.0))
+    print(sde.compare(paths, rho))
+"""
+
+from . import errors as errors
+from . import plot as plot
+from . import targets as targets
+from .bind import methods as methods
+from .compare import Comparison as Comparison
+from .compare import compare as compare
+from .density import Density as Density
+from .density import evolve_density as evolve_density
+from .density import stationary_density as stationary_density
+from .fokker_planck.grid import Grid as Grid
+from .fokker_planck.grid import cell_averages as cell_averages
+from .fokker_planck.grid import gaussian as gaussian
+from .fokker_planck.grid import point_mass as point_mass
+from .integrate.reductions import Histogram as Histogram
+from .integrate.reductions import Moments as Moments
+from .processes.base import Process as Process
+from .processes.cox_ingersoll_ross import CoxIngersollRoss as CoxIngersollRoss
+from .processes.custom import ito as ito
+from .processes.custom import stratonovich as stratonovich
+from .processes.double_well import DoubleWell as DoubleWell
+from .processes.geometric import GeometricBrownian as GeometricBrownian
+from .processes.langevin import Langevin as Langevin
+from .processes.langevin import UnderdampedLangevin as UnderdampedLangevin
+from .processes.marginal import marginal_score as marginal_score
+from .processes.ornstein_uhlenbeck import OrnsteinUhlenbeck as OrnsteinUhlenbeck
+from .processes.reverse_time import ProbabilityFlow as ProbabilityFlow
+from .processes.reverse_time import ReverseProcess as ReverseProcess
+from .processes.wiener import Wiener as Wiener
+from .simulate import Paths as Paths
+from .simulate import simulate as simulate
+
+__version__ = "0.1.0"

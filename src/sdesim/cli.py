@@ -1,0 +1,165 @@
+"""The command line: ``sdesim demo | bench | doctor | cache``; a thin caller of the library.
+
+Exit codes: 0 all right, 1 a claim or a check failed, 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader has gone (`| head`): nothing is left to say, also not at interpreter shutdown
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if options.debug:
+            raise
+        print(f"sdesim: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(prog="sdesim", description="stochastic processes from every side")
+    parser.add_argument("--version", action="version", version=f"sdesim {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    demo = commands.add_parser("demo", help="a million paths against the Fokker-Planck equation, four times")
+    demo.add_argument("--paths", type=int, default=1_000_000, help="paths of each process (default 1000000)")
+    demo.add_argument("--out", default="sdesim-demo.png", help="the picture (default sdesim-demo.png)")
+    demo.add_argument("--json", action="store_true", help="print the figures as JSON")
+    demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser("bench", help="how many steps a second this machine makes")
+    bench.add_argument("--paths", type=int, default=100_000)
+    bench.add_argument("--steps", type=int, default=200)
+    bench.add_argument("--json", action="store_true", help="print the figures as JSON")
+    bench.set_defaults(run=_bench)
+
+    doctor = commands.add_parser("doctor", help="versions, cores, cache folder, and a check of the random stream")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.set_defaults(run=_doctor)
+
+    cache = commands.add_parser("cache", help="the folder of compiled code")
+    cache.add_argument("action", choices=["clear", "path"])
+    cache.set_defaults(run=_cache)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from . import demo
+    from .core import checks
+
+    checks.integer("--paths", options.paths, minimum=1000)
+    folder = os.path.dirname(os.path.abspath(options.out))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the picture cannot be written into {folder}; pass --out")
+    start, cpu = time.perf_counter(), time.process_time()
+    quiet = options.json or not sys.stderr.isatty()
+    claims = demo.run(options.paths, progress=not quiet, report=None if options.json else lambda c: print(c, flush=True))
+    demo.picture(claims, options.out)
+    steps, seconds = sum(c.path_steps for c in claims), sum(c.seconds for c in claims)
+    rate = steps / seconds
+    if options.json:
+        rows = [
+            {"title": c.title, "statement": c.statement, "holds": c.holds, "figures": c.figures, "seconds": c.seconds}
+            for c in claims
+        ]
+        print(json.dumps({"claims": rows, "path_steps_per_second": rate, "picture": options.out}))
+    else:
+        print(
+            f"{steps:.3g} path-steps in {seconds:.2f} s of simulation, compilation included: {rate / 1e6:.0f} million a "
+            f"second; all in all {time.perf_counter() - start:.1f} s ({time.process_time() - cpu:.1f} s of CPU)"
+        )
+        print(f"picture: {options.out}")
+    return 0 if all(c.holds for c in claims) else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from . import GeometricBrownian, OrnsteinUhlenbeck, methods, simulate
+    from .core.blocks import available_cores
+
+    jobs: list[tuple[str, Any, str]] = [("Ornstein-Uhlenbeck", OrnsteinUhlenbeck(0.5, 0.0, 0.7), "euler_maruyama")]
+    jobs += [("geometric Brownian", GeometricBrownian(0.05, 0.2), row["name"]) for row in methods()]
+    rows = []
+    for title, process, method in jobs:
+        for dtype in (np.float32, np.float64):
+            run = {"n_steps": options.steps, "method": method, "dtype": dtype, "seed": 1}
+            simulate(process, 1.0, (0.0, 1.0), n_paths=1000, **run)
+            wall, cpu = time.perf_counter(), time.process_time()
+            simulate(process, 1.0, (0.0, 1.0), n_paths=options.paths, **run)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            steps = options.paths * options.steps
+            rows.append(
+                {"process": title, "method": method, "dtype": np.dtype(dtype).name,
+                 "per_second": steps / wall, "per_core_second": steps / cpu}
+            )  # fmt: skip
+    if options.json:
+        print(json.dumps({"cores": available_cores(), "rows": rows}))
+        return 0
+    print(f"million path-steps a second, {available_cores()} cores")
+    print(f"{'process':20s} {'method':16s} {'dtype':8s} {'wall':>8s} {'per core':>9s}")
+    for row in rows:
+        print(
+            f"{row['process']:20s} {row['method']:16s} {row['dtype']:8s} "
+            f"{row['per_second'] / 1e6:8.0f} {row['per_core_second'] / 1e6:9.0f}"
+        )
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import platform
+    from importlib import metadata
+
+    from . import __version__
+    from .core import blocks, cache, philox, stream
+
+    versions = {"sdesim": __version__, "python": platform.python_version()}
+    for name in ("numpy", "scipy", "numba", "llvmlite", "matplotlib", "tqdm"):
+        versions[name] = metadata.version(name)
+    folder = cache.folder()
+    findings = {
+        "versions": versions,
+        "platform": platform.platform(),
+        "cores": blocks.available_cores(),
+        "cache": str(folder) if folder else "none can be written; every process compiles anew",
+        "stream_version": stream.VERSION,
+        "stream_known_answer": philox.known_answer(),
+    }
+    if options.json:
+        print(json.dumps(findings))
+    else:
+        for name, value in findings.items():
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            print(f"{name.replace('_', ' '):20s} {shown}")
+    return 0 if findings["stream_known_answer"] == "ok" else 1
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from .core import cache
+
+    if options.action == "clear":
+        cache.clear()
+    print(cache.folder() or "none can be written")
+    return 0

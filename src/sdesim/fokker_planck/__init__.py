@@ -1,0 +1,1 @@
+"""Fokker-Planck equations on arrays: grids, finite volumes, time stepping, stationary densities."""

@@ -1,0 +1,7 @@
+"""Floor 2: distributions that know their log density, their score and how to be sampled."""
+
+from .base import Target as Target
+from .double_well import DoubleWellDensity as DoubleWellDensity
+from .gamma import Gamma as Gamma
+from .gaussian import Gaussian as Gaussian
+from .mixture import GaussianMixture as GaussianMixture

@@ -1,0 +1,444 @@
+"""From formulas to machine code: the value of NumPy, the dtype of the state, and clear refusals."""
+
+import ctypes
+import dataclasses
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import types as python_types
+
+import numpy as np
+import pytest
+from numba import njit, types
+
+import sdesim as sde
+from sdesim.core import cache, compile
+from sdesim.errors import CompileError
+
+LANES = compile.LANES
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def evaluate(owner, name, x, t, dtype):
+    """A coefficient of a process by its compiled tile function, on rows (rows, 256) and times (256,)."""
+    dtype = np.dtype(dtype)
+    layout, vector = compile.flatten(type(owner).__name__, owner.fields())
+    tile = compile.tile(name, owner.formula(name), layout, dtype, dim=owner.dim, entries="number")
+    x, t, p = (np.ascontiguousarray(a, dtype) for a in (x, np.append(t, 0.1), vector))
+    out = np.full_like(x, np.nan)
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, ctypes.c_ssize_t)(tile.address)
+    call(x.ctypes.data, t.ctypes.data, p.ctypes.data, out.ctypes.data, len(x))
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Well:
+    """Something nested in a process."""
+
+    depth: float
+    centre: np.ndarray
+
+    def fields(self):
+        return {"depth": self.depth, "centre": self.centre}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rich(sde.Process):
+    """Numbers, arrays and nested objects as fields."""
+
+    theta: float
+    count: int
+    levels: np.ndarray
+    well: Well
+    matrix: np.ndarray
+
+    def diffusion(self, x, t):
+        return 1.0
+
+
+RICH = Rich(
+    1.7,
+    3,
+    np.array([0.5, -1.25, 2.0]),
+    Well(0.8, np.array([0.3, 0.4])),
+    np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]]),
+)
+
+RATE = 0.37
+TABLE = np.array([0.1, 0.2, 0.7])
+
+
+def helper(x, slope=0.25):
+    return slope * x + second_helper(x)
+
+
+def second_helper(x):
+    return RATE * np.exp(-0.5 * x * x)
+
+
+@njit
+def compiled_helper(x):
+    return 0.5 * x + 1.0
+
+
+def closure_over(k):
+    def inner(x):
+        return k * x - 0.1
+
+    def drift(self, x, t):
+        return inner(x) * k + t
+
+    return drift
+
+
+def loop(self, x, t):
+    total = 0.0
+    for level in self.levels:
+        total += level * x
+    return total
+
+
+def loop_over_indices(self, x, t):
+    total = 0.0 * x
+    for i in range(3):
+        total += self.levels[i] * (x + i) * (i + 1) / 3
+    return total
+
+
+def branch(self, x, t):
+    if x > 0.3 and t < 1:
+        return 2 * x
+    elif x < -1:
+        return -1.0
+    return 1 - x
+
+
+def local_names(self, x, t):
+    a, b = x + 0.5, self.theta
+    c = (a * b, a / b)
+    a *= 2
+    a -= 0.5
+    return a + c[0] - c[1]
+
+
+FORMULAS = {
+    "closure": closure_over(0.7),
+    "global number": lambda self, x, t: RATE * x,
+    "global array": lambda self, x, t: TABLE[1] * x + TABLE[2],
+    "plain helper": lambda self, x, t: helper(x) + helper(x, 0.5),
+    "compiled helper": lambda self, x, t: compiled_helper(x) * t,
+    "default": lambda self, x, t: helper(x),
+    "integers": lambda self, x, t: 2 * x - x / 3 + (1 - x) * 4 + 7,
+    "integers alone": lambda self, x, t: x * (3 * 2 - 1) / 2,
+    "pi and e": lambda self, x, t: np.pi * x + math.e * t - math.pi,
+    "where": lambda self, x, t: np.where(x > 0, x, -2 * x) + np.where(x < 0.5, 1, 0) * x,
+    "powers": lambda self, x, t: x**2 - 0.5 * x**3 + abs(x) ** 0.5 + 2.0**x + x**-1,
+    "powers by name": lambda self, x, t: np.power(np.abs(x), 1.5) + np.square(x) + np.sqrt(abs(x)),
+    "functions": lambda self, x, t: np.exp(-x) + np.log(1.0 + x * x) + np.sin(x) * np.cos(t) + np.tanh(x),
+    "math functions": lambda self, x, t: (
+        math.exp(-x) + math.log(2 + x * x) + math.sin(x) + math.sqrt(1 + x * x)
+    ),
+    "extrema": lambda self, x, t: (
+        np.maximum(x, 0) + np.minimum(1, x) + max(x, 0.5) + min(x, 2) + np.abs(x) + abs(x)
+    ),
+    "rounding": lambda self, x, t: np.floor(3 * x) + np.sign(x) + np.ceil(x),
+    "remainder": lambda self, x, t: (x % 1.0) + np.mod(t, 0.4) + x // 2,
+    "expm1": lambda self, x, t: np.expm1(x) + np.log1p(x * x) + np.hypot(x, t) + np.arctan2(x, 2.0),
+    "conditional expression": lambda self, x, t: (1 if x > 0 else -1) * x,
+    "comparison as a number": lambda self, x, t: (x > 0) * x,
+    "minus and plus": lambda self, x, t: -(-x) + (+x) - 1,
+    "a constant": lambda self, x, t: 1.5,
+    "an integer": lambda self, x, t: 2,
+    "time only": lambda self, x, t: np.cos(3 * t),
+    "numpy scalars": lambda self, x, t: np.float64(0.3) * x + np.float32(2.0),
+    "a field": lambda self, x, t: self.theta * x,
+    "an integer field": lambda self, x, t: x / self.count + self.count,
+    "array fields": lambda self, x, t: self.levels[0] * x + self.matrix[1, 2] - self.matrix[0][1],
+    "nested fields": lambda self, x, t: self.well.depth * (x - self.well.centre[1]),
+    "a loop": loop,
+    "a loop over indices": loop_over_indices,
+    "branches": branch,
+    "local names": local_names,
+}
+
+
+def bound(formula):
+    return type("Rich", (Rich,), {"drift": formula})(
+        **{f.name: getattr(RICH, f.name) for f in dataclasses.fields(Rich)}
+    )
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_compiled_value_is_numpys(name, dtype):
+    process = bound(FORMULAS[name])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, LANES)).astype(dtype)
+    t = rng.uniform(0, 2, LANES).astype(dtype)
+    expected = np.empty_like(x)
+    for j in range(2):  # number by number, so that the branches of Python are Python's
+        expected[j] = [process.drift(float(a), float(b)) for a, b in zip(x[j], t, strict=True)]
+    out = evaluate(process, "drift", x, t, dtype)
+    tolerance = 1e-13 if dtype == np.float64 else 3e-6
+    np.testing.assert_allclose(out, expected, rtol=tolerance, atol=tolerance)
+
+
+# float64 is what these ask for by name, or what no constant can decide
+MAY_BE_DOUBLE = {"conditional expression", "comparison as a number", "a loop over indices"}
+ARITHMETIC = re.compile(r"= (?:fast )?f(?:add|sub|mul|div|rem|neg|cmp|ptrunc|pext)[^\n]*\bdouble\b")
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMULAS) - MAY_BE_DOUBLE))
+def test_a_float32_state_stays_float32(name):
+    process = bound(FORMULAS[name])
+    layout, _ = compile.flatten("Rich", process.fields())
+    dispatcher = compile.formula(process.formula("drift"))
+    compile.tile("drift", dispatcher, layout, np.float32, dim=None, entries="number")
+    (signature,) = dispatcher.nopython_signatures
+    assert signature.args[1:] == (types.float32, types.float32)
+    assert signature.return_type in (types.float32, types.int64, types.Literal[int](2)), signature
+    doubles = ARITHMETIC.findall("\n".join(dispatcher.inspect_llvm().values()))
+    assert not doubles, doubles
+
+
+def test_numbas_own_rule_would_widen():
+    """The control of the test above: without the rewriting a constant makes float64 of everything."""
+    plain = njit(lambda x: 0.5 * x)
+    assert plain(np.float32(1.0)) == 0.5
+    assert plain.nopython_signatures[0].return_type == types.float64
+
+
+def test_float64_states_keep_all_their_digits():
+    process = bound(lambda self, x, t: 0.1 * x + np.pi)
+    out = evaluate(process, "drift", np.ones((1, LANES)), np.zeros(LANES), np.float64)
+    assert (out == 0.1 + np.pi).all()
+
+
+# ---- what is read -------------------------------------------------------------------------------------------
+
+
+def nothing(self, x, t):
+    return self.theta
+
+
+def state(self, x, t):
+    return x
+
+
+def time(self, x, t):
+    return np.cos(t)
+
+
+def both_in_a_closure(self, x, t):
+    return (lambda: x + t)()
+
+
+def overwritten(self, x, t):
+    x = 1.0
+    return x
+
+
+def unpacked(self, x, t):
+    q, p = x
+    return p
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (nothing, (False, False)),
+        (state, (True, False)),
+        (time, (False, True)),
+        (both_in_a_closure, (True, True)),
+        (overwritten, (True, False)),
+        (unpacked, (True, False)),
+        (njit(nothing), (False, False)),
+        (njit(time), (False, True)),
+        (lambda *arguments: 0.0, (True, True)),
+        (lambda self, x, t, k=1: 0.0, (True, True)),
+    ],
+)
+def test_uses(function, expected):
+    assert compile.uses(function) == expected
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Base(sde.Process):
+    theta: float = 1.0
+    kappa: float = 2.0
+
+    @property
+    def product(self):
+        return self.theta * self.kappa
+
+    def twice(self, x):
+        return 2.0 * x
+
+    def diffusion(self, x, t):
+        return 1.0
+
+
+def raising(self, x, t):
+    if x > 1e6:
+        raise ValueError("too far")
+    return -x
+
+
+def asserting(self, x, t):
+    assert x < 1e6
+    return -x
+
+
+class Opaque:
+    value = 1.0
+
+
+OPAQUE = Opaque()
+
+REFUSED = {
+    "a property": (lambda self, x, t: self.product * x, r"drift does not compile.*\(theta, kappa\).*product"),
+    "a method": (lambda self, x, t: self.twice(x), r"\(theta, kappa\).*twice"),
+    "a plain object": (lambda self, x, t: OPAQUE.value * x, "does not compile.*OPAQUE"),
+    "a generator": (lambda self, x, t: sum(x for _ in range(2)), "does not compile"),
+    "a format": (lambda self, x, t: float(f"{1.0}") * x, "does not compile"),
+    "raise": (raising, "raises or asserts.*nan"),
+    "assert": (asserting, "raises or asserts"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_compiled_is_explained(name):
+    formula, match = REFUSED[name]
+    process = type("Custom", (Base,), {"drift": formula})()
+    with pytest.raises(CompileError, match=match) as caught:
+        sde.simulate(process, 0.5, (0, 1), n_steps=2, n_paths=2)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Custom.drift" in message or "raises" in message
+    assert "compiled=False" in message or "raises" in message
+    # and the way out that the message names works
+    free = type("Custom", (Base,), {"drift": formula, "batch_only": True})()
+    if name not in ("raise", "assert", "a generator"):
+        assert sde.simulate(free, 0.5, (0, 1), n_steps=2, n_paths=2).success
+
+
+@pytest.mark.parametrize(
+    ("formula", "error"),
+    [
+        (lambda self, x, t: self.thetta * x, AttributeError),
+        (lambda self, x, t: undefined_name * x, NameError),
+    ],  # noqa: F821
+)
+def test_slips_of_the_pen_are_pythons_own_errors(formula, error):
+    process = type("Custom", (Base,), {"drift": formula})()
+    with pytest.raises(error, match=r"thetta|undefined_name"):
+        sde.simulate(process, 0.5, (0, 1), n_steps=2, n_paths=2)
+
+
+# ---- the same process, other constants ----------------------------------------------------------------------
+
+
+def end(process, **more):
+    return sde.simulate(
+        process, 1.0, (0, 1), n_steps=2, n_paths=1, increments=np.zeros((1, 2)), **more
+    ).final[0]
+
+
+SPEED = 0.5
+
+
+def moving_helper(x):
+    return SPEED * x
+
+
+@pytest.fixture
+def constants(monkeypatch):
+    module = python_types.ModuleType("constants_of_a_user")
+    module.speed = 0.5
+    monkeypatch.setitem(sys.modules, "constants_of_a_user", module)
+    return module
+
+
+def test_a_changed_global_closure_or_module_constant_is_noticed(constants, monkeypatch):
+    def sees(function, change):
+        process = sde.ito(function, lambda x, t: 0.0)
+        first = end(process)
+        assert first == pytest.approx(1.25**2)
+        change()
+        assert end(process) == pytest.approx(1.5**2)
+
+    sees(lambda x, t: SPEED * x, lambda: monkeypatch.setitem(globals(), "SPEED", 1.0))
+    monkeypatch.setitem(globals(), "SPEED", 0.5)
+    sees(lambda x, t: moving_helper(x), lambda: monkeypatch.setitem(globals(), "SPEED", 1.0))
+    speed = 0.5
+
+    def closed(x, t):
+        return speed * x
+
+    def faster():
+        nonlocal speed
+        speed = 1.0
+
+    sees(closed, faster)
+    table = np.array([0.5])
+    sees(lambda x, t: table[0] * x, lambda: table.__setitem__(0, 1.0))
+    sees(lambda x, t: constants.speed * x, lambda: setattr(constants, "speed", 1.0))
+
+
+def kernels(folder):
+    return sorted(str(path) for path in pathlib.Path(folder).rglob("*") if path.is_file())
+
+
+def test_a_new_parameter_compiles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(cache._state, "folder", tmp_path)
+    ends = []
+    before = None
+    for value in (0.5, 1.0, -2.0):
+        ends.append(end(sde.ito(lambda x, t, a: a * x, lambda x, t: 0.0, a=value)))
+        if before is None:
+            before = kernels(tmp_path)
+            assert any("kernel_" in name for name in before)
+        assert kernels(tmp_path) == before
+    np.testing.assert_allclose(ends, [1.25**2, 1.5**2, 0.0], atol=1e-15)
+    monkeypatch.undo()
+
+
+def test_two_lambdas_of_one_line_are_two_formulas():
+    a, b = (lambda x, t: 0.5 * x), (lambda x, t: 1.0 * x)
+    assert end(sde.ito(a, lambda x, t: 0.0)) == pytest.approx(1.25**2)
+    assert end(sde.ito(b, lambda x, t: 0.0)) == pytest.approx(1.5**2)
+
+
+NEXT = """
+import os, types, sys
+constants = types.ModuleType("user_constants")
+constants.speed = float(os.environ["SPEED"])
+import numpy as np
+import sdesim as sde
+SPEED = float(os.environ["SPEED"])
+def helper(x): return SPEED * x
+still = lambda x, t: 0.0
+zero = np.zeros((1, 2))
+for drift in (lambda x, t: SPEED * x, lambda x, t: helper(x), lambda x, t: constants.speed * x):
+    print(sde.simulate(sde.ito(drift, still), 1.0, (0, 1), n_steps=2, n_paths=1, increments=zero).final[0])
+"""
+
+
+def test_a_constant_changed_between_processes_is_noticed(tmp_path):
+    for speed, expected in (("0.5", 1.25**2), ("1.0", 1.5**2), ("0.5", 1.25**2)):
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "SDESIM_CACHE_DIR": str(tmp_path),
+            "SPEED": speed,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", NEXT], env=env, capture_output=True, text=True, check=True
+        )
+        np.testing.assert_allclose([float(v) for v in done.stdout.split()], expected)

@@ -1,0 +1,200 @@
+"""Every figure draws on the given axes or on its own, returns them, labels them, shows what it should."""
+
+import io
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from sdesim import plot
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def walks(d=None, n_paths=30, n_times=40):
+    steps = np.random.default_rng(1).standard_normal((n_paths, n_times, *(() if d is None else (d,))))
+    x = np.cumsum(steps, axis=1)
+    return SimpleNamespace(t=np.arange(float(n_times)), x=x, final=x[:, -1])
+
+
+def normals(times):
+    edges = np.linspace(-6, 6, 301)
+    p = np.stack([np.diff(ndtr(edges / np.sqrt(t))) / np.diff(edges) for t in times])
+    p /= p.sum(axis=1, keepdims=True) * (edges[1] - edges[0])
+    grid = SimpleNamespace(edges=edges, centers=(edges[1:] + edges[:-1]) / 2, spacing=edges[1] - edges[0])
+    return SimpleNamespace(grid=grid, t=np.array(times), p=p, final=p[-1])
+
+
+def plane():
+    edges = np.linspace(-2, 2, 21), np.linspace(-1, 1, 11)
+    x, y = np.meshgrid(*((e[1:] + e[:-1]) / 2 for e in edges), indexing="ij")
+    p = np.exp(-2 * (x - 1) ** 2 - y**2)
+    return SimpleNamespace(grid=SimpleNamespace(edges=edges), t=np.array([1.0]), p=p[None], final=p)
+
+
+SAMPLES = np.random.default_rng(2).standard_normal(20_000)
+
+FIGURES = {
+    "paths": lambda ax: plot.paths(walks(), ax),
+    "paths_plane": lambda ax: plot.paths(walks(2), ax, n=3),
+    "paths_component": lambda ax: plot.paths(walks(3), ax, component=2),
+    "density_lines": lambda ax: plot.density(normals([0.3, 1.0]), ax),
+    "density_map": lambda ax: plot.density(normals(list(np.linspace(0.1, 1, 20))), ax),
+    "density_plane": lambda ax: plot.density(plane(), ax),
+    "compare": lambda ax: plot.compare(SAMPLES, normals([1.0]), ax),
+    "compare_cdf": lambda ax: plot.compare(SAMPLES, ndtr, ax),
+    "convergence": lambda ax: plot.convergence([0.1, 0.05, 0.01], {"a": [1, 0.5, 0.1]}, ax, orders=(1,)),
+    "score_field": lambda ax: plot.score_field(lambda x, t: -x, -2, 2, ax),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_returns_labelled_axes(name):
+    ax = FIGURES[name](None)
+    assert isinstance(ax, Axes)
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    png = io.BytesIO()
+    ax.figure.savefig(png)
+    assert 2_000 < png.tell() < 400_000
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_draws_on_the_given_axes_and_opens_no_figure(name):
+    figure, (left, right) = plt.subplots(1, 2)
+    assert FIGURES[name](right) is right
+    assert right.has_data()
+    assert not left.has_data()
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_importing_plot_does_not_import_matplotlib():
+    code = "import sys, sdesim.plot; sys.exit(any(m in sys.modules for m in ('matplotlib', 'scipy.special')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_paths_draws_n_lines_with_mean_and_deviations():
+    some = walks(n_paths=200)
+    ax = plot.paths(some, n=20)
+    assert len(ax.lines) == 20 + 3
+    np.testing.assert_allclose(ax.lines[20].get_ydata(), some.x.mean(axis=0))
+    np.testing.assert_allclose(ax.lines[22].get_ydata(), some.x.mean(axis=0) + 2 * some.x.std(axis=0))
+    assert "mean of 200 paths" in ax.get_legend_handles_labels()[1]
+
+
+def test_density_lines_are_the_cell_averages():
+    rho = normals([0.3, 1.0])
+    ax = plot.density(rho)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), rho.p[1])
+    np.testing.assert_allclose(ax.lines[1].get_xdata(), rho.grid.centers)
+    assert ax.get_legend_handles_labels()[1] == ["$t = 0.3$", "$t = 1$"]
+
+
+def test_maps_have_x_along_the_right_axis():
+    ax = plot.density(plane())
+    assert ax.get_xlim() == (-2, 2)
+    values = ax.collections[0].get_array().reshape(10, 20)  # rows are x₂
+    assert np.unravel_index(values.argmax(), values.shape)[1] == 14  # the peak at x₁ = 1
+    rho = normals(list(np.linspace(0.1, 1, 20)))
+    rho.p[:, 200:] = 0.0  # nothing above x = 2
+    ax = plot.density(rho)
+    values = ax.collections[0].get_array().reshape(300, 20)  # rows are x, columns times
+    np.testing.assert_array_equal(values, rho.p.T)
+    assert ax.get_xlim() == pytest.approx((0.1, 1.0))
+    assert ax.get_ylim() == pytest.approx((-6, 6))
+
+
+def test_compare_shows_histogram_density_and_verdict():
+    rho = normals([1.0])
+    ax = plot.compare(SAMPLES, rho)
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["20 000 samples", "± 2 sd of chance", "density at $t = 1$"]
+    text = ax.texts[0].get_text()
+    assert "L1 0.0" in text
+    assert "floor" in text
+    assert "within noise" in text
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), rho.final)
+    bars = ax.patches[0].get_data()
+    assert np.sum(bars.values * np.diff(bars.edges)) == pytest.approx(1)
+    assert "beyond noise" in plot.compare(1.1 * SAMPLES, rho).texts[0].get_text()
+
+
+def test_convergence_states_the_slopes():
+    h = 2.0 ** -np.arange(3, 9)
+    ax = plot.convergence(h, {"one": 3 * h, "half": h**0.5}, orders=(0.5,))
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert ax.get_legend_handles_labels()[1] == ["one: slope 1.00", "half: slope 0.50", "order 0.5"]
+    x, y = ax.lines[2].get_data()
+    assert np.log(y[1] / y[0]) / np.log(x[1] / x[0]) == pytest.approx(0.5)
+
+
+def test_score_arrows_point_along_the_score():
+    target = SimpleNamespace(score=lambda x: -x, log_density=lambda x: -0.5 * (x**2).sum(axis=1))
+    for score in (target, lambda x, t: -x):
+        arrows = plot.score_field(score, (-2, -1), (2, 1), n=12).collections[-1]
+        assert arrows.N == 12 * 6
+        along = -(arrows.U * arrows.X + arrows.V * arrows.Y)
+        assert np.all(along > 0.999 * np.hypot(arrows.U, arrows.V) * np.hypot(arrows.X, arrows.Y))
+        assert np.hypot(arrows.U, arrows.V).max() <= 4 / 12 * (1 + 1e-12)  # no arrow reaches past its cell
+
+
+def test_score_is_asked_at_the_given_time():
+    seen = []
+
+    def score(x, t):
+        seen.append(t)
+        return np.zeros_like(x)
+
+    plot.score_field(score, -1, 1, t=0.7)
+    assert seen == [0.7]
+
+
+def test_images_are_laid_out_row_by_row():
+    x = np.zeros((5, 2, 3))
+    x[3] = 1.0
+    ax = plot.images(x, columns=3)
+    sheet = ax.images[0].get_array()
+    assert sheet.shape == (2 * 3 - 1, 3 * 4 - 1)
+    assert np.all(sheet[3:5, 0:3] == 1)
+    assert np.all(sheet[:2, :3] == 0)
+    assert plot.images(np.random.default_rng(3).random((4, 16))).images[0].get_array().shape == (9, 9)
+    assert plot.images(np.zeros((4, 5, 5, 3))).images[0].get_array().shape == (11, 11, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plot.paths(walks(n_times=1)), "simulate with save='all'"),
+        (lambda: plot.paths(walks(3)), "paths have 3 components; choose one with component=0"),
+        (lambda: plot.density(normals([1.0]), style="maps"), "did you mean 'map'"),
+        (lambda: plot.convergence([0.1], [0.1]), "step_sizes must hold >= 2 different positive numbers"),
+        (
+            lambda: plot.convergence([0.1, 0.2], {"a": [0.1]}),
+            r"errors\['a'\] has shape \(1,\), expected \(2,\)",
+        ),
+        (lambda: plot.convergence([0.1, 0.2], [0.1, 0.0]), "errors must be > 0.*index 1"),
+        (lambda: plot.score_field(lambda x, t: x, 1, -1), "lower must be < upper"),
+        (
+            lambda: plot.score_field(lambda x, t: x[:, 0], -1, 1),
+            r"returned shape \(484,\), expected \(484, 2\)",
+        ),
+        (lambda: plot.images(np.zeros((2, 15))), "not of square pictures"),
+        (lambda: plot.images(np.zeros((2, 4, 4, 2))), r"expected \(n, height, width\[, 3\]\)"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
