@@ -1,7 +1,7 @@
 """Path-steps per second and core: sdesim, a C yardstick and the other tools of the field, on five jobs.
 
     python benchmarks/throughput.py             all jobs, float32 and float64, a few minutes
-    python benchmarks/throughput.py --quick     a short run, about 20 s without the optional peers
+    python benchmarks/throughput.py --quick     a short run: 30 s without the optional peers, once compiled
     python benchmarks/throughput.py --json -    JSON on stdout, the table on stderr
 
 The jobs take 1000 steps of dt = 0.01 with about 100,000 paths:
@@ -81,8 +81,8 @@ PATHS = {
     ("torchsde", "J4"): 5_000, ("diffrax", "J4"): 5_000, ("diffrax", "J3"): 10_000,
 }  # fmt: skip
 
-# A short run keeps all paths of those whose cost is per call and step.
-NEEDS_MANY = ("torch", "JAX", "torchsde", "diffrax")
+# A short run divides the paths; not where a call or a step has a cost of its own, which many paths hide.
+QUICK = {"NumPy": 10, "Numba": 10, "sdesim": 2, "C": 2}
 
 # Paths that a contender advances together: NumPy's fit the cache, torch's hide the cost of its calls.
 BLOCK = {"NumPy": 10_000, "torch": 50_000}
@@ -101,7 +101,7 @@ def exact_law(job: str) -> tuple[float, float]:
         return a**N_STEPS, SIGMA**2 * DT * (1 - a ** (2 * N_STEPS)) / (1 - a**2)
     if job == "J2":
         # the density of the chain by quadrature; the trapezium rule is exact to rounding for such a kernel
-        x = np.linspace(-3.5, 3.5, 801)
+        x = np.linspace(-3.5, 3.5, 401)
         spacing = x[1] - x[0]
         move = x - 4 * DT * x * (x * x - 1)
         kernel = np.exp(-((x[:, None] - move) ** 2) / (2 * DT)) * spacing / math.sqrt(2 * math.pi * DT)
@@ -544,8 +544,8 @@ def measure(jobs: list[str], contenders: list[str], quick: bool, repeats: int, l
                 if contender == "C" and dtype == "float64" and job == "J4":
                     continue
                 n_paths = PATHS.get((contender, job), 10_000 if job == "J5" else 100_000)
-                if quick and contender not in NEEDS_MANY:
-                    n_paths = max(n_paths // 10, 500)
+                if quick:
+                    n_paths //= 10 if job == "J4" else QUICK.get(contender, 1)
                 entries.append(Entry(contender, job, dtype, n_paths))
     os.environ.update(ENVIRONMENT)
     workers = Workers(timeout=600)
@@ -625,14 +625,14 @@ def print_table(report: dict[str, Any], out: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Path-steps per second and core of sdesim and others.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the paths, 3 repeats")
-    parser.add_argument("--repeats", type=int, help="runs of each, the best is kept (default 5, quick 3)")
+    parser.add_argument("--quick", action="store_true", help="fewer paths, 2 repeats")
+    parser.add_argument("--repeats", type=int, help="runs of each, the best is kept (default 5, quick 2)")
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--json", metavar="PATH", help="write the figures ('-': stdout, the table to stderr)")
     options = parser.parse_args()
     out = sys.stderr if options.json == "-" else sys.stdout
-    repeats = options.repeats or (3 if options.quick else 5)
+    repeats = options.repeats or (2 if options.quick else 5)
     report = measure(options.jobs, options.contenders, options.quick, repeats, sys.stderr)
     print_table(report, out)
     if options.json == "-":

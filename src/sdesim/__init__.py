@@ -29,6 +29,7 @@ from .processes.cox_ingersoll_ross import CoxIngersollRoss as CoxIngersollRoss
 from .processes.custom import ito as ito
 from .processes.custom import stratonovich as stratonovich
 from .processes.double_well import DoubleWell as DoubleWell
+from .processes.gaussian import GaussianProcess as GaussianProcess
 from .processes.geometric import GeometricBrownian as GeometricBrownian
 from .processes.langevin import Langevin as Langevin
 from .processes.langevin import UnderdampedLangevin as UnderdampedLangevin

@@ -45,8 +45,9 @@ __all__ = [
 METHODS = ("auto", "cf14", "tr_bdf2", "characteristics")
 ALL_TIMES = 100
 MASS_TOLERANCE = 1e-6
-# Times at which coefficients are compared to find out whether they depend on time, as fractions of the span.
-PROBES = (0.0, 0.137, 0.5641, 0.8293)
+# Times at which coefficients that read the time are compared, as fractions of the span: irregular (a golden-section
+# sequence), so that no period hides, and no coarser than the steps of a solver that would look at each of them.
+PROBES = tuple((k * 0.6180339887498949) % 1.0 for k in range(32))
 WALL_SHARE = 1e-3
 # Share of p0 that the refinement for Richardson extrapolation may have to limit before it is called
 # unresolved.
@@ -207,10 +208,10 @@ def evolve_density(
         exponential below rtol/100; edges are traced along characteristics to rtol cell widths.
     boundary : "reflecting", "absorbing", "periodic" or a pair (low, high)
     method : "auto", "cf14", "tr_bdf2" or "characteristics"
-        "auto" takes characteristics if σ vanishes everywhere; "cf14" if the coefficients are the same bit for
-        bit at four irregular times of the span and no current can circulate; TR-BDF2 otherwise. A formula
-        that changes only for a short while could pass for constant: then ask for "tr_bdf2", which evaluates
-        it at each step.
+        "auto" takes characteristics if σ vanishes everywhere; "cf14" if no current can circulate and the
+        formulas do not read the time, or are the same bit for bit at 32 irregular times of the span; TR-BDF2
+        otherwise. A formula that changes for less than a thirtieth of the span could pass for constant: then
+        ask for "tr_bdf2", which evaluates it at each step, or solve in parts.
     richardson : bool
         Solve on twice the cells as well and extrapolate, (4 fine − coarse)/3: fourth order in h instead of
         second. The result may undershoot zero where the coarse grid does not resolve the density; see
@@ -242,7 +243,7 @@ def evolve_density(
     start = _start(p0, grid)
     _warn_of_walls(start, grid, sides)
     coefficients = _coefficients(process, grid, sides)
-    method, constant = _engine(coefficients, method, t0, t1)
+    method, constant = _engine(coefficients, process.autonomous, method, t0, t1)
 
     levels = [(coefficients, start)]
     if richardson:
@@ -303,7 +304,9 @@ def _solve(
     return steppers.tr_bdf2(coefficients, p, t0, times, 0.1 * tolerance, report, constant=constant)
 
 
-def _engine(coefficients: Coefficients, method: str, t0: float, t1: float) -> tuple[str, bool]:
+def _engine(
+    coefficients: Coefficients, autonomous: bool, method: str, t0: float, t1: float
+) -> tuple[str, bool]:
     """The engine, and whether the coefficients need no second evaluation."""
     probes = [t0 + share * (t1 - t0) for share in PROBES]
     still = all(coefficients.still(t) for t in probes)
@@ -313,7 +316,7 @@ def _engine(coefficients: Coefficients, method: str, t0: float, t1: float) -> tu
         return "characteristics", False
     if method == "tr_bdf2":
         return method, False
-    constant = coefficients.constant(probes)
+    constant = autonomous or coefficients.constant(probes)
     circulates = constant and coefficients.at(t0).circulates
     if method == "auto":
         return ("cf14" if constant and not circulates else "tr_bdf2"), constant

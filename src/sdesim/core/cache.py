@@ -30,6 +30,8 @@ import numba
 import numpy as np
 
 LIMIT_BYTES = 200 * 2**20
+# Modules whose content their version tells.
+_VERSIONED = {"math", "cmath", "operator", "numpy", "numba", "scipy"}
 
 _lock = threading.RLock()
 _modules: dict[str, types.ModuleType] = {}
@@ -225,9 +227,9 @@ def clear() -> None:
 
 @functools.cache
 def _own_digest() -> str:
-    """A digest of this floor's sources: what they put into kernels behind the names (own functions, Numba passes)."""
+    """A digest of the package's sources: what they put into kernels behind the names (overloads, Numba passes)."""
     digest = hashlib.sha256()
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+    for path in sorted(pathlib.Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -252,10 +254,16 @@ def _feed(digest: Any, value: Any, seen: dict[int, int]) -> None:
         _feed(digest, value.py_func, seen)
     elif isinstance(value, types.FunctionType):
         seen[id(value)] = len(seen)
-        used = sorted(_all_names(value.__code__) & value.__globals__.keys())
+        names = _all_names(value.__code__)
+        used = [(name, value.__globals__[name]) for name in sorted(names & value.__globals__.keys())]
         cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
         _feed(digest, (value.__code__, value.__defaults__, cells), seen)
-        _feed(digest, tuple((name, value.__globals__[name]) for name in used), seen)
+        _feed(digest, tuple(used), seen)
+        for module in [item for item in (*dict(used).values(), *cells) if isinstance(item, types.ModuleType)]:
+            if module.__name__.partition(".")[0] not in _VERSIONED:
+                # Numba freezes the constants of a module as it does a global
+                taken = sorted(names & vars(module).keys())
+                _feed(digest, tuple((name, getattr(module, name)) for name in taken), seen)
     elif hasattr(value, "_defn"):  # a numba.extending.intrinsic
         _feed(digest, value._defn, seen)
     elif isinstance(value, types.CodeType):

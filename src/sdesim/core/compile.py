@@ -15,7 +15,9 @@ intermediate representation, so that lambdas and closures are served as well:
 """
 
 import collections
+import dis
 import functools
+import inspect
 import keyword
 import math
 import operator
@@ -96,8 +98,8 @@ def _view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[st
 
 # ---- formulas -------------------------------------------------------------------------------------------------------
 
-_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv}
-_ARITHMETIC |= {operator.iadd, operator.isub, operator.imul, operator.itruediv}
+_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.mod, operator.floordiv}
+_ARITHMETIC |= {operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imod, operator.ifloordiv}
 _COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
 
 
@@ -115,16 +117,25 @@ class StateDtype(FunctionPass):
         for block in state.func_ir.blocks.values():
             for statement in block.body:
                 if isinstance(statement, ir.Assign):
+                    self._default(state.func_ir, statement, state.args)
                     self._constant(state.func_ir, statement, single)
             if single:
                 self._integers(state.func_ir, block)
         return True
+
+    def _default(self, func_ir: Any, assign: Any, arguments: Any) -> None:
+        """An argument left to its default is a constant like any other."""
+        if isinstance(assign.value, ir.Arg) and isinstance(arguments[assign.value.index], types.Omitted):
+            assign.value = ir.Const(arguments[assign.value.index].value, assign.value.loc)
+            func_ir._definitions[assign.target.name] = [assign.value]
 
     def _constant(self, func_ir: Any, assign: Any, single: bool) -> None:
         value = assign.value
         if single and isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
             if isinstance(value.value, (float, np.floating)):
                 value.value = np.float32(value.value)
+            elif isinstance(value.value, np.ndarray) and value.value.dtype == np.float64:
+                value.value = value.value.astype(np.float32)
             return
         if not (isinstance(value, ir.Expr) and value.op == "getattr"):
             return
@@ -148,9 +159,9 @@ class StateDtype(FunctionPass):
             if isinstance(statement, ir.Assign) and isinstance(value, ir.Expr):
                 if value.op in ("binop", "inplace_binop") and value.fn in _ARITHMETIC | _COMPARISONS:
                     left, right = _integer(func_ir, value.lhs), _integer(func_ir, value.rhs)
-                    if left is not None and right is None:
+                    if left is not None and not _counts(func_ir, value.rhs):
                         value.lhs = self._single(func_ir, block, body, left, value)
-                    elif right is not None and left is None:
+                    elif right is not None and not _counts(func_ir, value.lhs):
                         value.rhs = self._single(func_ir, block, body, right, value)
                 elif value.op == "call" and _is_numeric_call(func_ir, value.func):
                     value.args = tuple(
@@ -195,6 +206,41 @@ def _definition(func_ir: Any, variable: Any) -> Any:
 def _integer(func_ir: Any, variable: Any) -> Any:
     value = _definition(func_ir, variable)
     return value if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else None
+
+
+_WHOLE = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod}
+_WHOLE |= {operator.iadd, operator.isub, operator.imul, operator.ifloordiv, operator.imod}
+
+
+def _counts(func_ir: Any, variable: Any, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether a variable holds an integer: a constant, a loop counter, a length, or what is computed from those."""
+    if variable.name in seen:
+        return True  # it is one as long as nothing else says no
+    seen |= {variable.name}
+
+    def one(value: Any) -> bool:
+        if isinstance(value, ir.Var):
+            return _counts(func_ir, value, seen)
+        if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
+            return isinstance(value.value, (int, np.integer)) and not isinstance(value.value, bool)
+        if not isinstance(value, ir.Expr):
+            return False
+        if value.op in ("binop", "inplace_binop"):
+            return value.fn in _WHOLE and _counts(func_ir, value.lhs, seen) and _counts(func_ir, value.rhs, seen)
+        if value.op in ("getitem", "static_getitem", "exhaust_iter"):
+            return any(_is_getattr(d, "shape") for d in func_ir._definitions.get(value.value.name, []))
+        if value.op == "call":
+            return _definition(func_ir, value.func) in (len, range)
+        if value.op in ("pair_first", "iternext", "getiter", "cast"):
+            return _counts(func_ir, value.value, seen)
+        return value.op == "getattr" and value.attr in ("size", "ndim")
+
+    definitions = func_ir._definitions.get(variable.name, [])
+    return bool(definitions) and all(one(value) for value in definitions)
+
+
+def _is_getattr(value: Any, name: str) -> bool:
+    return isinstance(value, ir.Expr) and value.op == "getattr" and value.attr == name
 
 
 def _is_numeric_call(func_ir: Any, function: Any) -> bool:
@@ -250,8 +296,6 @@ def _callee(value: Any, known: dict[int, Any]) -> Any:
 
 
 def _refuse_raise(function: Callable[..., Any]) -> None:
-    import dis
-
     if any(instruction.opname == "RAISE_VARARGS" for instruction in dis.get_instructions(function)):
         raise CompileError(
             f"{function.__qualname__} raises or asserts, which compiled coefficients cannot; return nan instead "
@@ -356,18 +400,21 @@ def _loops(entries: str, scalar: bool, dim: int | None, m: int) -> str:
 
 def uses(function: Callable[..., Any]) -> tuple[bool, bool]:
     """Whether a formula (self, x, t) reads its state and its time at all, judged by its bytecode."""
-    import dis
+    read = arguments_read(function)
+    return (True, True) if len(read) != 3 else (read[1], read[2])
 
-    code = getattr(function, "py_func", function).__code__
-    if code.co_argcount != 3 or code.co_flags & 0x0C:
-        return True, True
-    _, x, t = code.co_varnames[:3]
-    read = {i.argval for i in dis.get_instructions(code) if i.opname.startswith(("LOAD", "STORE", "DELETE"))}
-    flat = set()
-    for item in read:
-        flat.update(item if isinstance(item, tuple) else (item,))
-    flat.update(code.co_cellvars)
-    return x in flat, t in flat
+
+def arguments_read(function: Any) -> list[bool]:
+    """For each positional argument of a function whether its bytecode reads it; empty where that cannot be told."""
+    code = getattr(getattr(function, "py_func", function), "__code__", None)
+    gathers = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    if code is None or code.co_flags & gathers or getattr(function, "__self__", None) is not None:
+        return []
+    names: set[Any] = set(code.co_cellvars)
+    for instruction in dis.get_instructions(code):
+        found = instruction.argval
+        names.update(found if isinstance(found, tuple) else (found,) if isinstance(found, str) else ())
+    return [name in names for name in code.co_varnames[: code.co_argcount]]
 
 
 def _explanation(label: str, layout: Layout, function: Callable[..., Any], error: Exception) -> str:

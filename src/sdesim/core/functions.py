@@ -86,7 +86,7 @@ def exp(x: Any) -> Any:
     return np.exp(x)
 
 
-@overload(exp, inline="always")
+@overload(exp)
 def _exp(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _exp32(x)
@@ -138,7 +138,7 @@ def cos(x: Any) -> Any:
     return np.cos(x)
 
 
-@overload(sin, inline="always")
+@overload(sin)
 def _sin(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _sine32(x, _I0)
@@ -147,7 +147,7 @@ def _sin(x):  # type: ignore[no-untyped-def]
     return None
 
 
-@overload(cos, inline="always")
+@overload(cos)
 def _cos(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _sine32(x, _I1)
@@ -188,7 +188,7 @@ def log(x: Any) -> Any:
     return np.log(x)
 
 
-@overload(log, inline="always")
+@overload(log)
 def _log(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _log32(x)
@@ -243,7 +243,7 @@ def tanh(x: Any) -> Any:
     return np.tanh(x)
 
 
-@overload(tanh, inline="always")
+@overload(tanh)
 def _tanh(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _tanh32(x)
@@ -260,7 +260,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return np.where(condition, a, b)
 
 
-@overload(where, inline="always")
+@overload(where)
 def _where(condition, a, b):  # type: ignore[no-untyped-def]
     if all(isinstance(kind, (types.Number, types.Boolean)) for kind in (condition, a, b)):
         return lambda condition, a, b: a if condition else b

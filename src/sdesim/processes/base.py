@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..core import checks
+from ..core import checks, compile
 from . import calculus as calculus_rules
 
 
@@ -77,6 +77,11 @@ class Process:
         found = getattr(type(self), name)
         function: Callable[..., Any] = getattr(self, name) if isinstance(found, property) else found
         return function
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether the coefficients certainly do not depend on time: their formulas never read it."""
+        return not any(compile.uses(self.formula(name))[1] for name in ("drift", "diffusion"))
 
     def _view(self) -> Any:
         """What a formula sees as ``self`` outside compiled code."""

@@ -8,7 +8,6 @@ functions, no branches on x.
 """
 
 import dataclasses
-import dis
 import inspect
 import keyword
 from collections import namedtuple
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import checks
+from ..core import checks, compile
 from .base import Process
 
 
@@ -219,7 +218,7 @@ def adapter(name: str, function: Callable[..., Any], names: tuple[str, ...] | No
     An argument that the function never reads is not read here either, so that engines see that the noise is
     additive or that nothing depends on time, and leave out what follows from that.
     """
-    reads_x, reads_t = reads(function)
+    reads_x, reads_t = (compile.arguments_read(function) or [True, True])[:2]
     x, t = ("x" if reads_x else "t" if reads_t else "0.0"), ("t" if reads_t else "0.0")
     passed = ", self" if names is None else "".join(f", self.{n}" for n in names)
     body = f"    def {name}(self, x, t):\n        return function({x}, {t}{passed})\n"
@@ -228,15 +227,3 @@ def adapter(name: str, function: Callable[..., Any], names: tuple[str, ...] | No
     exec(text, scope)
     formula: Callable[..., Any] = scope["make"](function)
     return formula
-
-
-def reads(function: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether a function (x, t, ...) reads its first and its second argument, judged by its bytecode."""
-    code = getattr(getattr(function, "py_func", function), "__code__", None)
-    if code is None or code.co_argcount < 2 or getattr(function, "__self__", None) is not None:
-        return True, True
-    names: set[Any] = set(code.co_cellvars)
-    for instruction in dis.get_instructions(code):
-        found = instruction.argval
-        names.update(found if isinstance(found, tuple) else (found,) if isinstance(found, str) else ())
-    return code.co_varnames[0] in names, code.co_varnames[1] in names

@@ -69,6 +69,10 @@ class Langevin(Process):
         rows, shape = joined(x, self.dim)
         return split(self.drift_batch(rows, t), shape)
 
+    @property
+    def autonomous(self) -> bool:
+        return isinstance(self.target, Target | TimelessScore)
+
     def drift_batch(self, x: np.ndarray, t: Any) -> np.ndarray:
         """The drift at points ``x`` of shape (n, d), in one call of the score."""
         return call_score(self.target.score if isinstance(self.target, Target) else self.target, x, t)
@@ -152,6 +156,10 @@ class UnderdampedLangevin(Process):
         d = self.target.dim
         q, v = x[:, :d], x[:, d:]
         return np.concatenate([v, self.target.score(q) - self.friction * v], axis=1)
+
+    @property
+    def autonomous(self) -> bool:
+        return True
 
     def diffusion(self, x: Any, t: Any) -> Any:
         noise, d = np.sqrt(2.0 * self.friction * self.temperature), self.target.dim

@@ -81,8 +81,8 @@ def _power64(z):
     return bits_f64(_U64(f64_bits(p) + _U64(f64_bits(shifted) << _SHIFT64)))
 
 
-# The plain functions say what the overloads choose, so that the fingerprint of a compiled formula, which follows
-# names, reaches the polynomials through them.
+# The plain functions say what the overloads choose, so that the fingerprint of a compiled formula, which
+# follows names, reaches the polynomials through them.
 
 
 def _power(z: Any) -> Any:
