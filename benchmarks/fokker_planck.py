@@ -124,9 +124,7 @@ def fplanck_solver(grid: Grid, mu: Callable[..., Any], d: Callable[..., Any]) ->
     )
 
 
-def fplanck_solve(
-    grid: Grid, mu: Callable[..., Any], d: Callable[..., Any], p0: np.ndarray, t: float
-) -> Solve:
+def fplanck_solve(grid: Grid, mu: Callable[..., Any], d: Callable[..., Any], p0: np.ndarray, t: float) -> Solve:
     def solve() -> np.ndarray:
         probability = fplanck_solver(grid, mu, d).propagate(lambda x: p0 * grid.spacing, t)
         return np.asarray(probability) / grid.spacing
@@ -230,9 +228,7 @@ def exits(t: float) -> list[float]:
     pieces = np.linspace(0, t, 41)
     s = (0.5 * (pieces[1:] + pieces[:-1])[:, None] + 0.5 * t / 40 * nodes).ravel()
     k = np.arange(-60, 61)[:, None]
-    image = ((0.5 + 2 * k) * np.exp(-((0.5 + 2 * k) ** 2) / (0.5 * s))).sum(axis=0) / np.sqrt(
-        2 * np.pi * (s / 4) ** 3
-    )
+    image = ((0.5 + 2 * k) * np.exp(-((0.5 + 2 * k) ** 2) / (0.5 * s))).sum(axis=0) / np.sqrt(2 * np.pi * (s / 4) ** 3)
     k = np.arange(1, 61)[:, None]
     sine = np.pi * (k * np.exp(-((k * np.pi) ** 2) * s / 8) * np.sin(0.5 * k * np.pi)).sum(axis=0)
     low = np.where(s < 0.8, image, sine) / 4 * np.exp(-1 - s / 2)

@@ -60,9 +60,7 @@ def rotating(theta: float = 0.8, omega: float = 1.5) -> Any:
     )
 
 
-def rotating_law(
-    x0: np.ndarray, t: float, theta: float = 0.8, omega: float = 1.5
-) -> tuple[np.ndarray, np.ndarray]:
+def rotating_law(x0: np.ndarray, t: float, theta: float = 0.8, omega: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of ``rotating``: turn and spring commute, so the covariance is one integral."""
     noise = np.array([[0.6, 0.2], [0.0, 0.5]])
 
@@ -95,9 +93,7 @@ class Problem:
         return self.name
 
 
-def _closed(
-    name: str, process: Any, x0: float, t: float, support: tuple[float, float] = (-np.inf, np.inf)
-) -> Problem:
+def _closed(name: str, process: Any, x0: float, t: float, support: tuple[float, float] = (-np.inf, np.inf)) -> Problem:
     return Problem(
         name,
         process,
@@ -175,7 +171,5 @@ def fokker_planck_residual(
     if diffusion is not None:
         for i in range(d):
             for j in range(d):
-                spreading = spreading + 0.5 * derivative(
-                    derivative(lambda y, i=i, j=j: tensor(y, i, j), i), j
-                )(x)
+                spreading = spreading + 0.5 * derivative(derivative(lambda y, i=i, j=j: tensor(y, i, j), i), j)(x)
     return dt + advection - spreading, np.abs(dt) + np.abs(advection) + np.abs(spreading)

@@ -36,17 +36,13 @@ def test_additive_noise_induces_no_drift():
 def test_divergence_on_the_line():
     process = ito(lambda x, t: -x, lambda x, t: np.sin(x) + 2.0)
     x = np.linspace(-2.0, 2.0, 9)
-    np.testing.assert_allclose(
-        process.diffusion_divergence(x, 0.0), 2.0 * (np.sin(x) + 2.0) * np.cos(x), rtol=1e-8
-    )
+    np.testing.assert_allclose(process.diffusion_divergence(x, 0.0), 2.0 * (np.sin(x) + 2.0) * np.cos(x), rtol=1e-8)
 
 
 @pytest.mark.parametrize("given_slope", [False, True])
 def test_diagonal_noise_in_two_dimensions(given_slope):
     slope = (lambda x, t: (2.0 * x[0] * x[1], x[0])) if given_slope else None
-    process = ito(
-        lambda x, t: (x[0], x[1]), lambda x, t: (x[0] ** 2 * x[1], x[0] * x[1]), dim=2, diffusion_dx=slope
-    )
+    process = ito(lambda x, t: (x[0], x[1]), lambda x, t: (x[0] ** 2 * x[1], x[0] * x[1]), dim=2, diffusion_dx=slope)
     x = (np.array([0.5, 1.2]), np.array([-0.3, 0.8]))
     g = (x[0] ** 2 * x[1], x[0] * x[1])
     s = (2.0 * x[0] * x[1], x[0])
@@ -76,8 +72,7 @@ def test_general_noise_that_is_linear_in_the_state(constant, linear, point):
 
     def rows(x, t, c, slopes):
         return tuple(
-            tuple(c[i, k] + slopes[i, k, 0] * x[0] + slopes[i, k, 1] * x[1] for k in range(3))
-            for i in range(2)
+            tuple(c[i, k] + slopes[i, k, 0] * x[0] + slopes[i, k, 1] * x[1] for k in range(3)) for i in range(2)
         )
 
     process = ito(lambda x, t: (x[0], x[1]), rows, dim=2, noise="general", c=c, slopes=slopes)

@@ -19,9 +19,7 @@ def solved(cdf, lower=-6.0, upper=6.0, n_cells=1000, t=1.0, mass=1.0):
     edges = np.linspace(lower, upper, n_cells + 1)
     q = np.diff(cdf(edges))
     p = mass * q / (q.sum() or 1.0) / np.diff(edges)
-    grid = SimpleNamespace(
-        edges=edges, centers=(edges[1:] + edges[:-1]) / 2, spacing=edges[1] - edges[0], dim=1
-    )
+    grid = SimpleNamespace(edges=edges, centers=(edges[1:] + edges[:-1]) / 2, spacing=edges[1] - edges[0], dim=1)
     return SimpleNamespace(grid=grid, final=p, p=p[None], t=np.array([t]))
 
 
@@ -63,9 +61,7 @@ def test_distances_by_hand():
     mean, variance = 0.5, float(np.mean((centres - 0.5) ** 2))
     assert found.mean_z == pytest.approx(float(share @ centres - mean) / math.sqrt(variance / n))
     fourth = float(np.mean(((centres - 0.5) ** 2 - variance) ** 2))
-    assert found.variance_z == pytest.approx(
-        float(share @ (centres - 0.5) ** 2 - variance) / math.sqrt(fourth / n)
-    )
+    assert found.variance_z == pytest.approx(float(share @ (centres - 0.5) ** 2 - variance) / math.sqrt(fourth / n))
     # Pearson's statistic is n Σ (share − q)²/q = 20, on three degrees of freedom
     x = 20.0
     tail = math.erfc(math.sqrt(x / 2)) + math.sqrt(2 * x / math.pi) * math.exp(-x / 2)
@@ -169,9 +165,7 @@ def test_level_is_not_below_alpha_by_an_error_of_the_limits(null):
     """At alpha = 0.7 each measure has level 0.1: some are refused, and not more than alpha allows."""
     rng = np.random.default_rng(7)
     q = NORMAL.final * np.diff(NORMAL.grid.edges)
-    runs = [
-        compare(histogram(c, NORMAL.grid.edges), NORMAL, alpha=0.7) for c in rng.multinomial(5000, q, 300)
-    ]
+    runs = [compare(histogram(c, NORMAL.grid.edges), NORMAL, alpha=0.7) for c in rng.multinomial(5000, q, 300)]
     for name in ("kl", "chi2_pvalue", "mean_z", "variance_z"):
         refused = sum(name in c.beyond_noise for c in runs)
         assert 10 < refused < 60  # 30 expected, binomial: beyond 4 standard deviations either way
@@ -285,9 +279,7 @@ def test_paths_are_taken_at_the_time_of_the_density():
     wrong = compare(paths, SimpleNamespace(grid=NORMAL.grid, t=last.t, p=last.p, final=last.final), time=0)
     assert wrong.within_noise
     assert wrong.time == 1.0
-    with pytest.raises(
-        ValueError, match=r"paths must hold the time of rho, t = 3, got times from 0\.5 to 2;"
-    ):
+    with pytest.raises(ValueError, match=r"paths must hold the time of rho, t = 3, got times from 0\.5 to 2;"):
         compare(paths, solved(ndtr, t=3.0))
 
 
@@ -356,9 +348,7 @@ def test_coarser_histogram_uses_the_shared_edges():
     assert found.n_outside == outside
     assert not compare(histogram(narrow, edges, outside=outside + 150), NORMAL).within_noise
     assert found.expected_outside == pytest.approx(50_000 * 2 * ndtr(-3), rel=1e-3)
-    with pytest.raises(
-        ValueError, match=r"share edges with the grid, 0 of its 72 do; give it the range \(-6, 6\)"
-    ):
+    with pytest.raises(ValueError, match=r"share edges with the grid, 0 of its 72 do; give it the range \(-6, 6\)"):
         compare(histogram(np.ones(71) * 10, np.linspace(-5.003, 5.001, 72)), NORMAL)
 
 
@@ -414,9 +404,7 @@ def test_text_names_each_distance_with_its_floor():
     assert "±" in text
     assert text.endswith("within noise (level 0.0001)")
     bad = compare(1.05 * x, NORMAL, bias=0.001)
-    assert str(bad).endswith(
-        f"beyond noise: {', '.join(bad.beyond_noise)} (level 0.0001, declared bias 0.001)"
-    )
+    assert str(bad).endswith(f"beyond noise: {', '.join(bad.beyond_noise)} (level 0.0001, declared bias 0.001)")
     assert "array" not in repr(bad)
 
 

@@ -37,9 +37,7 @@ def l1(p, q, grid):
 
 def lognormal(grid, mean, variance):
     """Exact cell averages of the density of exp(N(mean, variance))."""
-    below = [
-        0.5 * math.erfc(-(math.log(e) - mean) / math.sqrt(2 * variance)) if e > 0 else 0.0 for e in grid.edges
-    ]
+    below = [0.5 * math.erfc(-(math.log(e) - mean) / math.sqrt(2 * variance)) if e > 0 else 0.0 for e in grid.edges]
     return np.diff(below) / grid.spacing
 
 
@@ -218,9 +216,7 @@ def test_absorbing_walls_have_the_exit_probabilities_of_the_series(method):
     grid = Grid(-1, 1, 401)
     process = Formula(lambda x, t: 1.0, lambda x, t: 1.0)
     times = [0.2, 0.5, 1.0, 3.0]
-    rho = evolve_density(
-        process, point_mass(grid, 0.0), grid, (0, 3), save=times, boundary="absorbing", method=method
-    )
+    rho = evolve_density(process, point_mass(grid, 0.0), grid, (0, 3), save=times, boundary="absorbing", method=method)
     expected = np.array([exits(t)[::-1] for t in times])
     np.testing.assert_allclose(rho.absorbed, expected, atol=6e-6)
     np.testing.assert_allclose(rho.mass + rho.absorbed.sum(axis=1), 1, atol=1e-11)
@@ -421,9 +417,7 @@ def test_the_current_without_noise_is_drift_times_density():
         np.testing.assert_allclose(current[1:-1], ((2 + edges) * density)[1:-1], atol=5e-3)
         # out at the upper wall, and at the lower one too, where the drift is −1
         expected = [-density[0], 5 * density[-1]] if boundary == "absorbing" else [0, 0]
-        np.testing.assert_allclose(
-            current[[0, -1]], expected, atol=5e-3 * (boundary == "absorbing"), rtol=0.05
-        )
+        np.testing.assert_allclose(current[[0, -1]], expected, atol=5e-3 * (boundary == "absorbing"), rtol=0.05)
 
 
 def test_cdf_and_quantiles():

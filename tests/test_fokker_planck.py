@@ -61,9 +61,7 @@ def test_one_name_stands_for_both_walls():
 
 @pytest.mark.parametrize("boundary", ["reflecting", "periodic"])
 def test_columns_sum_to_zero_and_rates_are_not_negative(boundary):
-    op = Coefficients(
-        lambda x, t: np.cos(3 * x) * 40, lambda x, t: 0.01 + x * x, Grid(-1, 2, 37), boundary
-    ).at(0.0)
+    op = Coefficients(lambda x, t: np.cos(3 * x) * 40, lambda x, t: 0.01 + x * x, Grid(-1, 2, 37), boundary).at(0.0)
     a = dense(op)
     assert np.abs(a.sum(axis=0)).max() < 1e-12 * np.abs(a).max()
     assert (op.bands[[0, 2]] >= 0).all()
@@ -81,9 +79,7 @@ def test_the_bernoulli_function_has_no_cancellation_or_overflow():
 def test_a_circle_has_no_seam():
     def at(shift):
         grid = Grid(-np.pi + shift * 2 * np.pi / 30, np.pi + shift * 2 * np.pi / 30, 30)
-        return Coefficients(lambda x, t: np.sin(x + 1), lambda x, t: 1.2 + np.cos(x), grid, "periodic").at(
-            0.0
-        )
+        return Coefficients(lambda x, t: np.sin(x + 1), lambda x, t: 1.2 + np.cos(x), grid, "periodic").at(0.0)
 
     here, there = at(0), at(7)
     np.testing.assert_allclose(np.roll(here.bands, -7, axis=1), there.bands, rtol=1e-12)
@@ -103,9 +99,7 @@ def test_vanishing_diffusion_is_the_upwind_scheme():
 def test_diffusion_that_stops_half_way_gives_a_finite_operator():
     grid = Grid(-1, 1, 41)
     for speed in (-1.0, 1.0):
-        c = Coefficients(
-            lambda x, t, s=speed: s + 0 * x, lambda x, t: np.where(x < 0, 0.5, 0.0), grid, "reflecting"
-        )
+        c = Coefficients(lambda x, t, s=speed: s + 0 * x, lambda x, t: np.where(x < 0, 0.5, 0.0), grid, "reflecting")
         p0 = gaussian(grid, 0, 0.1)
         p = steppers.tr_bdf2(c, p0, 0.0, [0.3], 1e-6, constant=True).p[0]
         assert np.isfinite(p).all()
@@ -182,9 +176,9 @@ def test_it_equals_the_dense_exponential(boundary):
     from scipy.linalg import expm
 
     grid = Grid(-2, 2, 40)
-    op = Coefficients(
-        lambda x, t: -np.sin(np.pi * x), lambda x, t: 0.3 + 0.1 * np.cos(np.pi * x), grid, boundary
-    ).at(0.0)
+    op = Coefficients(lambda x, t: -np.sin(np.pi * x), lambda x, t: 0.3 + 0.1 * np.cos(np.pi * x), grid, boundary).at(
+        0.0
+    )
     p0 = point_mass(grid, 0.3)
     result = steppers.rational_exponential(op, p0, 0.0, [0.5, 1.7], 1e-8)
     for t, p in zip((0.5, 1.7), result.p, strict=True):
@@ -230,8 +224,7 @@ def moving(grid):
 def time_errors(coefficients, grid):
     p0 = gaussian(grid, 0.5, 0.4)
     runs = [
-        steppers.tr_bdf2(coefficients, p0, 0.0, [2.0], 1.0, fixed_step=2 / n).p[0]
-        for n in (32, 64, 128, 256, 1024)
+        steppers.tr_bdf2(coefficients, p0, 0.0, [2.0], 1.0, fixed_step=2 / n).p[0] for n in (32, 64, 128, 256, 1024)
     ]
     exact = (16 * runs[-1] - runs[-2]) / 15
     return np.array([l1(p, exact, grid) for p in runs[:-1]])
@@ -460,13 +453,9 @@ def test_transport_converges_with_at_least_third_order():
     errors = []
     for n in (100, 200, 400):
         grid = Grid(-4, 4, n)
-        p, _ = transported(
-            lambda x, t: 0.3 + 0.6 * np.sin(x) * np.cos(t), grid, gaussian(grid, -0.5, 0.35), 1.0
-        )
+        p, _ = transported(lambda x, t: 0.3 + 0.6 * np.sin(x) * np.cos(t), grid, gaussian(grid, -0.5, 0.35), 1.0)
         fine = Grid(-4, 4, 3200)
-        q, _ = transported(
-            lambda x, t: 0.3 + 0.6 * np.sin(x) * np.cos(t), fine, gaussian(fine, -0.5, 0.35), 1.0
-        )
+        q, _ = transported(lambda x, t: 0.3 + 0.6 * np.sin(x) * np.cos(t), fine, gaussian(fine, -0.5, 0.35), 1.0)
         errors.append(l1(p, q.reshape(n, -1).mean(axis=1), grid))
     assert (np.diff(-np.log2(errors)) > 2.8).all()
 

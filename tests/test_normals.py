@@ -122,9 +122,7 @@ def test_known_answers_of_the_stream(dtype, purpose):
     """Version 1 is frozen: the same draws for ever, on every machine."""
     known = json.loads((DATA / f"stream_v1_purpose{purpose}.json").read_text())[dtype]
     for case in known:
-        z = stream.normals(
-            case["seed"], purpose, 3, 2, 5, first_path=case["first_path"], dtype=np.dtype(dtype)
-        )
+        z = stream.normals(case["seed"], purpose, 3, 2, 5, first_path=case["first_path"], dtype=np.dtype(dtype))
         assert [float(v).hex() for v in z.ravel()] == case["normals"]
 
 

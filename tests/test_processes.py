@@ -52,9 +52,7 @@ def test_density_has_the_stated_moments(problem):
     low = max(low, problem.support[0])
 
     def moment(f):
-        return quad(
-            lambda x: f(x) * problem.density(x, problem.t), low, high, points=[problem.mean], limit=200
-        )[0]
+        return quad(lambda x: f(x) * problem.density(x, problem.t), low, high, points=[problem.mean], limit=200)[0]
 
     assert moment(lambda x: 1.0) == pytest.approx(1.0, abs=1e-7)
     assert moment(lambda x: x) == pytest.approx(problem.mean, abs=1e-6)
@@ -111,9 +109,7 @@ def test_ornstein_uhlenbeck_reaches_wiener_as_theta_vanishes():
     still = OrnsteinUhlenbeck(0.0, 3.0, 0.8)
     for process in (slow, still):
         assert process.variance(2.0, 0.0) == pytest.approx(wiener.variance(2.0, 0.0), rel=1e-12)
-        assert process.transition(1.0, 0.0, 2.0, 0.7) == pytest.approx(
-            wiener.transition(1.0, 0.0, 2.0, 0.7), rel=1e-12
-        )
+        assert process.transition(1.0, 0.0, 2.0, 0.7) == pytest.approx(wiener.transition(1.0, 0.0, 2.0, 0.7), rel=1e-12)
     # 1 − exp(−2θ dt) computed as a difference would have lost all its digits here
     assert OrnsteinUhlenbeck(1.0, 0.0, 1.0).added_variance(1e-18) == pytest.approx(1e-18, rel=1e-14)
 
@@ -122,9 +118,7 @@ def test_ornstein_uhlenbeck_stationary_density_is_the_slides():
     theta, sigma = 1.3, 0.8
     x = np.linspace(-2.0, 2.0, 9)
     slide = np.sqrt(theta / (np.pi * sigma**2)) * np.exp(-theta * x**2 / sigma**2)
-    np.testing.assert_allclose(
-        OrnsteinUhlenbeck(theta, 0.0, sigma).stationary().density(x), slide, rtol=1e-13
-    )
+    np.testing.assert_allclose(OrnsteinUhlenbeck(theta, 0.0, sigma).stationary().density(x), slide, rtol=1e-13)
 
 
 def test_two_paths_driven_by_one_path_contract():
@@ -292,9 +286,7 @@ def test_langevin_takes_targets_scores_and_bound_scores():
 
 def test_functions_get_parameters_by_name_or_all_at_once():
     by_name = ito(lambda x, t, theta: -theta * x, lambda x, t: 1.0, theta=2)
-    together = ito(
-        lambda x, t, p: -p.theta * x + p.b[0], lambda x, t, p: p.theta, theta=2.0, b=np.array([1.0, 2.0])
-    )
+    together = ito(lambda x, t, p: -p.theta * x + p.b[0], lambda x, t, p: p.theta, theta=2.0, b=np.array([1.0, 2.0]))
     assert by_name.drift(1.5, 0.0) == -3.0
     assert together.drift(1.5, 0.0) == -2.0
     assert by_name.fields() == {"theta": 2.0}
@@ -443,9 +435,7 @@ ZOO = [
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.float32])
-@pytest.mark.parametrize(
-    "process", ZOO, ids=[f"{i}_{type(process).__name__}" for i, process in enumerate(ZOO)]
-)
+@pytest.mark.parametrize("process", ZOO, ids=[f"{i}_{type(process).__name__}" for i, process in enumerate(ZOO)])
 def test_compiled_coefficients_are_the_plain_ones(process, dtype):
     d = process.dim or 1
     x = np.random.default_rng(1).uniform(0.2, 2.0, size=(d, 7)).astype(dtype)
@@ -461,9 +451,7 @@ def test_compiled_coefficients_are_the_plain_ones(process, dtype):
         expected = np.stack([np.broadcast_to(v, 7) for v in value])
         got = compiled_values(process, name, x, dtype, entries, rows)
         exact = dtype == np.float64
-        np.testing.assert_allclose(
-            got, expected, rtol=1e-12 if exact else 2e-5, atol=1e-13 if exact else 1e-6
-        )
+        np.testing.assert_allclose(got, expected, rtol=1e-12 if exact else 2e-5, atol=1e-13 if exact else 1e-6)
 
 
 def test_a_subclass_of_process_needs_no_decorator_without_parameters():

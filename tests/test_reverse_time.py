@@ -32,9 +32,7 @@ class Case:
         for j in range(d):
 
             def log(k, j=j):
-                return np.log(
-                    self.density(tuple(c + k * h if i == j else c for i, c in enumerate(columns)), t)
-                )
+                return np.log(self.density(tuple(c + k * h if i == j else c for i, c in enumerate(columns)), t))
 
             out[:, j] = (8.0 * (log(1) - log(-1)) - (log(2) - log(-2))) / (12.0 * h)
         return out
@@ -182,8 +180,7 @@ def test_the_slips_are_seen(name):
         score = case.score(flat, t).T.reshape(d, *shape)
         g = rows_of(process, x, t)
         spread = tuple(
-            sum(sum(g[i][k] * g[j][k] for k in range(len(g[0]))) * score[j] for j in range(d))
-            for i in range(d)
+            sum(sum(g[i][k] * g[j][k] for k in range(len(g[0]))) * score[j] for j in range(d)) for i in range(d)
         )
         return drift, divergence, spread
 
@@ -194,13 +191,9 @@ def test_the_slips_are_seen(name):
     assert residual(case, reverse, drift=combined(1.0, 1.0, -1.0)) > 1e-2  # the score with the other sign
     assert residual(case, reverse, drift=combined(1.0, 1.0, 0.5)) > 1e-2  # half of it, as in the flow
     if name != "wiener":
-        assert (
-            residual(case, reverse, drift=combined(-1.0, 1.0, 1.0)) > 1e-2
-        )  # the forward drift not reversed
+        assert residual(case, reverse, drift=combined(-1.0, 1.0, 1.0)) > 1e-2  # the forward drift not reversed
     assert residual(case, reverse, drift=combined(1.0, 0.5, 0.5), noise=False) < 2e-5
-    assert (
-        residual(case, reverse, drift=combined(1.0, 1.0, 1.0), noise=False) > 1e-2
-    )  # the flow without its ½
+    assert residual(case, reverse, drift=combined(1.0, 1.0, 1.0), noise=False) > 1e-2  # the flow without its ½
     if name in STATE_DEPENDENT:
         assert residual(case, reverse, drift=combined(1.0, 0.0, 1.0)) > 1e-2  # without ∇·a
         assert residual(case, reverse, drift=combined(1.0, 0.0, 0.5), noise=False) > 1e-2
@@ -302,9 +295,7 @@ def test_marginal_score_is_the_gradient_of_the_exact_density(process):
 
     score = marginal_score(process, BIMODAL)
     np.testing.assert_allclose(score.log_density(x, t), log_density(x), rtol=1e-8)
-    np.testing.assert_allclose(
-        score(x, t), (log_density(x + h) - log_density(x - h)) / (2.0 * h), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(score(x, t), (log_density(x + h) - log_density(x - h)) / (2.0 * h), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(score(x, 0.0), BIMODAL.score(x), rtol=1e-12)
     np.testing.assert_allclose(score.law(t).score(x), score(x, t), rtol=1e-10)
 
@@ -334,9 +325,7 @@ def test_marginal_score_is_right_far_from_everything():
 def test_marginal_score_refuses_what_it_cannot_do():
     with pytest.raises(TypeError, match=r"needs a linear process .* got GeometricBrownian"):
         marginal_score(GeometricBrownian(0.1, 0.2), BIMODAL)
-    with pytest.raises(
-        TypeError, match="needs a Gaussian or a GaussianMixture to start from, got DoubleWellDensity"
-    ):
+    with pytest.raises(TypeError, match="needs a Gaussian or a GaussianMixture to start from, got DoubleWellDensity"):
         marginal_score(Wiener(), DoubleWellDensity())
     with pytest.raises(ValueError, match="t must be >= 0"):
         marginal_score(Wiener(), BIMODAL)(0.0, -1.0)

@@ -64,9 +64,7 @@ def test_densities_in_the_plane_integrate_to_one():
     inside = target.density(np.stack(np.meshgrid(grid, grid), axis=-1)).sum() * (grid[1] - grid[0]) ** 2
     assert inside == pytest.approx(1.0, abs=1e-9)
     x = np.random.default_rng(0).normal(size=(6, 2))
-    parts = [
-        w * multivariate_normal(m, c).pdf(x) for w, m, c in zip([0.2, 0.5, 0.3], RING[:3], FULL, strict=True)
-    ]
+    parts = [w * multivariate_normal(m, c).pdf(x) for w, m, c in zip([0.2, 0.5, 0.3], RING[:3], FULL, strict=True)]
     np.testing.assert_allclose(target.density(x), sum(parts), rtol=1e-12)
 
 
@@ -167,9 +165,7 @@ def test_affine_images_have_the_stated_law(name):
         np.testing.assert_allclose(image.density(y), (target.density(before) / 0.36) @ both, rtol=1e-6)
         turn = np.array([[0.0, -1.0], [1.0, 0.0]])
         np.testing.assert_allclose(target.affine(turn).score(y), target.score(y @ turn) @ turn.T, rtol=1e-10)
-        np.testing.assert_allclose(
-            target.affine(turn).cov, turn @ target.cov @ turn.T, rtol=1e-10, atol=1e-12
-        )
+        np.testing.assert_allclose(target.affine(turn).cov, turn @ target.cov @ turn.T, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LINE)
@@ -263,9 +259,7 @@ def power_of_all(z, out):
         out[i] = power(z[i])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "lowest", "tolerance"), [(np.float32, -60.0, 3e-7), (np.float64, -200.0, 6e-16)]
-)
+@pytest.mark.parametrize(("dtype", "lowest", "tolerance"), [(np.float32, -60.0, 3e-7), (np.float64, -200.0, 6e-16)])
 def test_powers_of_two_to_the_last_places(dtype, lowest, tolerance):
     z = np.linspace(lowest, 0.0, 20_001).astype(dtype)
     out = np.empty_like(z)

@@ -1,12 +1,12 @@
 """Write a stochastic process once, as a formula, and look at it from every side.
 
-    import sdesim as sde
+import sdesim as sde
 
-    process = sde.OrnsteinUhlenbeck(theta=1.0, mu=0.0, sigma=0.7)
-    paths = sde.simulate(process, 2.0, (0.0, 1.0), n_steps=100, n_paths=1_000_000)
-    grid = sde.Grid(-3.0, 4.0, 700)
-    rho = sde.evolve_density(process, sde.point_mass(grid, 2.0), grid, (0.0, 1.0))
-    print(sde.compare(paths, rho))
+process = sde.OrnsteinUhlenbeck(theta=1.0, mu=0.0, sigma=0.7)
+paths = sde.simulate(process, 2.0, (0.0, 1.0), n_steps=100, n_paths=1_000_000)
+grid = sde.Grid(-3.0, 4.0, 700)
+rho = sde.evolve_density(process, sde.point_mass(grid, 2.0), grid, (0.0, 1.0))
+print(sde.compare(paths, rho))
 """
 
 from . import errors as errors

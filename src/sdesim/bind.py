@@ -83,7 +83,8 @@ def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, freeze: bool
     uses_time = any(tile.uses_time for tile in built)
     fixed = [int(not tile.uses_state and not tile.uses_time) for tile in built]
     flags = np.array([m, uses_time, freeze, general, *fixed], np.int64)
-    return Compiled(tiles.engine(scheme, dtype, general), normals.source(dtype), tuple(built), vector.astype(dtype), flags)
+    engine, source = tiles.engine(scheme, dtype, general), normals.source(dtype)
+    return Compiled(engine, source, tuple(built), vector.astype(dtype), flags)
 
 
 def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype, m: int) -> compile.Tile:
@@ -111,7 +112,7 @@ def _additive(process: Any) -> bool:
 def _converted_drift(process: Any, scheme: Scheme, dtype: np.dtype) -> Callable[..., Any]:
     sign = _drift_sign(process, scheme)
     if not sign or _additive(process):
-        return process.formula("drift")  # type: ignore[no-any-return]
+        return process.formula("drift")
     return calculus.shifted_drift(process, sign, dtype)
 
 

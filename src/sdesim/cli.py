@@ -75,7 +75,8 @@ def _demo(options: argparse.Namespace) -> int:
         raise PermissionError(f"the picture cannot be written into {folder}; pass --out")
     start, cpu = time.perf_counter(), time.process_time()
     quiet = options.json or not sys.stderr.isatty()
-    claims = demo.run(options.paths, progress=not quiet, report=None if options.json else lambda c: print(c, flush=True))
+    report = None if options.json else lambda claim: print(claim, flush=True)
+    claims = demo.run(options.paths, progress=not quiet, report=report)
     demo.picture(claims, options.out)
     steps, seconds = sum(c.path_steps for c in claims), sum(c.seconds for c in claims)
     rate = steps / seconds
@@ -87,8 +88,8 @@ def _demo(options: argparse.Namespace) -> int:
         print(json.dumps({"claims": rows, "path_steps_per_second": rate, "picture": options.out}))
     else:
         print(
-            f"{steps:.3g} path-steps in {seconds:.2f} s of simulation, compilation included: {rate / 1e6:.0f} million a "
-            f"second; all in all {time.perf_counter() - start:.1f} s ({time.process_time() - cpu:.1f} s of CPU)"
+            f"{steps:.3g} path-steps in {seconds:.2f} s of simulation, compilation included: {rate / 1e6:.0f} million "
+            f"a second; all in all {time.perf_counter() - start:.1f} s ({time.process_time() - cpu:.1f} s of CPU)"
         )
         print(f"picture: {options.out}")
     return 0 if all(c.holds for c in claims) else 1

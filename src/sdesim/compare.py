@@ -244,16 +244,12 @@ def compare(
     counts[-1] += absorbed
     n = int(counts.sum())
     if n < MIN_SAMPLES:
-        raise ValueError(
-            f"paths_or_samples must hold >= {MIN_SAMPLES} samples, got {n}; noise floors need as many"
-        )
+        raise ValueError(f"paths_or_samples must hold >= {MIN_SAMPLES} samples, got {n}; noise floors need as many")
 
     below = _evaluate(cdf, edges) if law is None else law.below(edges)
     q = np.maximum(np.diff(below, prepend=0.0, append=1.0), 0.0)
     sideless = counted or (law is not None and law.lost)
-    if (
-        sideless
-    ):  # a histogram does not say on which side its outside is, and what an absorbing wall took has none
+    if sideless:  # a histogram does not say on which side its outside is, and what an absorbing wall took has none
         q[-1] += q[0]
         counts[-1] += counts[0]
         q[0] = counts[0] = 0
@@ -264,9 +260,7 @@ def compare(
     coarse = distances.Cells(np.add.reduceat(q, starts), np.add.reduceat(counts, starts), n)
     fine = distances.Cells(q, counts, n)
     l1, l1_floor, l1_sd = distances.l1(coarse)
-    kl, kl_floor, kl_sd, chi2_pvalue, kl_limit = distances.kl_and_chi2(
-        coarse.merged(_MIN_EXPECTED), bias, level
-    )
+    kl, kl_floor, kl_sd, chi2_pvalue, kl_limit = distances.kl_and_chi2(coarse.merged(_MIN_EXPECTED), bias, level)
     ks, ks_floor, ks_pvalue = distances.ks(fine)
     wasserstein, wasserstein_floor, wasserstein_sd, spread, drift = distances.wasserstein(fine, edges)
     (mean_z, mean_limit), (variance_z, variance_limit) = distances.moments(fine, edges, sideless, level)
@@ -330,8 +324,7 @@ def _density(rho: Any, time: int, component: int | None) -> _Law:
     grid = getattr(rho, "grid", None)
     if grid is None or not hasattr(rho, "final"):
         raise TypeError(
-            "rho must be a density with .grid and .final, or a distribution function cdf(x), "
-            f"got {type(rho).__name__}"
+            f"rho must be a density with .grid and .final, or a distribution function cdf(x), got {type(rho).__name__}"
         )
     flat = isinstance(grid.edges, np.ndarray) and grid.edges.ndim == 1
     axes = [checks.array("rho.grid.edges", edges) for edges in ([grid.edges] if flat else grid.edges)]
@@ -373,9 +366,7 @@ def _evaluate(cdf: Any, edges: np.ndarray) -> np.ndarray:
     if value.shape != edges.shape:
         raise ValueError(f"cdf(x) must return the shape of x, {edges.shape}, got {value.shape}")
     if value.min() < -1e-12 or value.max() > 1 + 1e-12 or np.diff(value).min() < -1e-12:
-        raise ValueError(
-            f"cdf(x) must increase from 0 to 1, got values from {value.min():.3g} to {value.max():.3g}"
-        )
+        raise ValueError(f"cdf(x) must increase from 0 to 1, got values from {value.min():.3g} to {value.max():.3g}")
     return np.clip(value, 0.0, 1.0)
 
 
@@ -398,9 +389,7 @@ def _samples(given: Any, time: int, t: float | None, component: int | None) -> n
     if x.ndim != 1:
         raise ValueError(f"{name} has shape {x.shape}, expected (n,)")
     if x.size < MIN_SAMPLES:
-        raise ValueError(
-            f"{name} must hold >= {MIN_SAMPLES} samples, got {x.size}; noise floors need as many"
-        )
+        raise ValueError(f"{name} must hold >= {MIN_SAMPLES} samples, got {x.size}; noise floors need as many")
     return x
 
 
@@ -503,9 +492,7 @@ def _histogram(given: Any, time: int, t: float | None) -> tuple[np.ndarray, np.n
     if inside.shape != (edges.size - 1,):
         raise ValueError(f"histogram.counts has shape {inside.shape}, its edges make {edges.size - 1} cells")
     if inside.min() < 0 or np.any(inside != np.floor(inside)):
-        raise ValueError(
-            "histogram.counts must be whole numbers >= 0; noise floors need counts, not a density"
-        )
+        raise ValueError("histogram.counts must be whole numbers >= 0; noise floors need counts, not a density")
     return edges, np.concatenate([[0], inside, [outside]]).astype(np.int64)
 
 

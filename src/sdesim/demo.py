@@ -52,7 +52,9 @@ def _against(found: Comparison) -> dict[str, float]:
     }
 
 
-def _paths(process: Any, x0: Any, grid: Grid, t1: float, n_steps: int, n_paths: int, progress: Any) -> tuple[Any, float]:
+def _paths(
+    process: Any, x0: Any, grid: Grid, t1: float, n_steps: int, n_paths: int, progress: Any
+) -> tuple[Any, float]:
     """The histogram of the paths on the cells of the grid at t1 (nothing is stored), and the seconds it took."""
     start = time.perf_counter()
     histogram = Histogram(grid.lower, grid.upper, grid.n_cells)
@@ -106,7 +108,11 @@ def double_well(n_paths: int, progress: Any = False) -> Claim:
     still = compare(kept, rest)
     return Claim(
         "Double-well Langevin", "paths lie on the PDE; exp(−U/T) is reached by the PDE and kept by the paths",
-        {**_against(found), "PDE(t=100) − exp(−U/T) (L1)": reached, "kept by the paths, chi-square p": still.chi2_pvalue},
+        {
+            **_against(found),
+            "PDE(t=100) − exp(−U/T) (L1)": reached,
+            "kept by the paths, chi-square p": still.chi2_pvalue,
+        },
         found.within_noise and reached < 1e-6 and still.within_noise,
         found, histogram, rho, n_paths * (n_steps + 40), seconds + more,
     )  # fmt: skip
@@ -128,7 +134,9 @@ def own_process(n_paths: int, progress: Any = False) -> Claim:
 CLAIMS: tuple[Callable[..., Claim], ...] = (wiener, ornstein_uhlenbeck, double_well, own_process)
 
 
-def run(n_paths: int = 1_000_000, *, progress: Any = False, report: Callable[[Claim], Any] | None = None) -> list[Claim]:
+def run(
+    n_paths: int = 1_000_000, *, progress: Any = False, report: Callable[[Claim], Any] | None = None
+) -> list[Claim]:
     """Check all four claims; ``report`` is called with each as it is known."""
     claims = []
     for check in CLAIMS:

@@ -86,11 +86,7 @@ class Density:
 
     def __repr__(self) -> str:
         name = type(self.process).__name__
-        times = (
-            f"t = {self.t[0]:g}"
-            if len(self.t) == 1
-            else f"{len(self.t)} times in [{self.t[0]:g}, {self.t[-1]:g}]"
-        )
+        times = f"t = {self.t[0]:g}" if len(self.t) == 1 else f"{len(self.t)} times in [{self.t[0]:g}, {self.t[-1]:g}]"
         return f"Density({name}, {times}, {self.grid.n_cells} cells, {self.method}, mass {self.mass[-1]:.6g})"
 
     @property
@@ -295,18 +291,14 @@ def _solve(
 ) -> steppers.Evolution:
     if method == "characteristics":
         sides = (coefficients.low, coefficients.high)
-        return advection.transport(
-            coefficients.drift, coefficients.grid, sides, p, t0, times, tolerance, report
-        )
+        return advection.transport(coefficients.drift, coefficients.grid, sides, p, t0, times, tolerance, report)
     if method == "cf14":
         operator: Operator = coefficients.at(t0)
         return steppers.rational_exponential(operator, p, t0, times, 0.01 * tolerance, report)
     return steppers.tr_bdf2(coefficients, p, t0, times, 0.1 * tolerance, report, constant=constant)
 
 
-def _engine(
-    coefficients: Coefficients, autonomous: bool, method: str, t0: float, t1: float
-) -> tuple[str, bool]:
+def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float, t1: float) -> tuple[str, bool]:
     """The engine, and whether the coefficients need no second evaluation."""
     probes = [t0 + share * (t1 - t0) for share in PROBES]
     still = all(coefficients.still(t) for t in probes)
@@ -323,9 +315,7 @@ def _engine(
     if not constant:
         raise ValueError("method 'cf14' needs coefficients that do not depend on time; use 'tr_bdf2'")
     if circulates:
-        raise ValueError(
-            "method 'cf14' needs a real spectrum, but a current runs round the circle; use 'tr_bdf2'"
-        )
+        raise ValueError("method 'cf14' needs a real spectrum, but a current runs round the circle; use 'tr_bdf2'")
     return method, True
 
 
@@ -340,9 +330,7 @@ def _coefficients(process: Any, grid: Grid, boundary: Any) -> Coefficients:
 def _check_process(process: Any, grid: Any) -> None:
     for name in ("ito_drift", "diffusion"):
         if not callable(getattr(process, name, None)):
-            raise TypeError(
-                f"process must be a Process with drift and diffusion, got {type(process).__name__}"
-            )
+            raise TypeError(f"process must be a Process with drift and diffusion, got {type(process).__name__}")
     if not isinstance(grid, Grid):
         raise TypeError(f"grid must be a Grid, got {type(grid).__name__}")
     dim = process.dim or 1
@@ -362,15 +350,11 @@ def _save_times(save: Any, t0: float, t1: float) -> list[float]:
         return [*(t0 + (t1 - t0) * i / k for i in range(k)), t1]
     times = checks.array("save", save)
     if times.ndim != 1 or len(times) == 0:
-        raise ValueError(
-            f"save must be 'final', 'all', an int or a sequence of times, got shape {times.shape}"
-        )
+        raise ValueError(f"save must be 'final', 'all', an int or a sequence of times, got shape {times.shape}")
     order = np.flatnonzero(np.diff(times) <= 0.0)
     if len(order):
         i = int(order[0])
-        raise ValueError(
-            f"save must be strictly increasing; index {i + 1}: {times[i + 1]:g} after {times[i]:g}"
-        )
+        raise ValueError(f"save must be strictly increasing; index {i + 1}: {times[i + 1]:g} after {times[i]:g}")
     for i in (0, len(times) - 1):
         if not t0 <= times[i] <= t1:
             raise ValueError(f"save[{i}] = {times[i]:g} is outside t_span [{t0:g}, {t1:g}]")
@@ -382,9 +366,7 @@ def _start(p0: Any, grid: Grid) -> np.ndarray:
     if p.shape != grid.shape:
         values, cells = (x[0] if len(x) == 1 else x for x in (p.shape, grid.shape))
         raise ValueError(
-            f"p0 has {values} values, grid has {cells} cells"
-            if p.ndim
-            else "p0 must be an array over the cells"
+            f"p0 has {values} values, grid has {cells} cells" if p.ndim else "p0 must be an array over the cells"
         )
     low = int(np.argmin(p))
     if p.flat[low] < 0.0:

@@ -220,9 +220,7 @@ def convergence(
         if e.shape != h.shape:
             raise ValueError(f"{label} has shape {e.shape}, expected {h.shape}, one for each of step_sizes")
         if e.min() <= 0:
-            raise ValueError(
-                f"{label} must be > 0 for a logarithmic axis, got {e.min():g} at index {e.argmin()}"
-            )
+            raise ValueError(f"{label} must be > 0 for a logarithmic axis, got {e.min():g} at index {e.argmin()}")
         data[name] = e
     ax = _axes(ax)
     for k, (name, e) in enumerate(data.items()):
@@ -306,9 +304,7 @@ def score_field(
     return ax
 
 
-def images(
-    x: Any, ax: "Axes | None" = None, *, columns: int | None = None, value_range: Any = None
-) -> "Axes":
+def images(x: Any, ax: "Axes | None" = None, *, columns: int | None = None, value_range: Any = None) -> "Axes":
     """A sheet of pictures, row by row.
 
     Parameters

@@ -189,7 +189,8 @@ def _prepare(
     dtype: Any, first_path: Any, increments: Any, on_nonfinite: Any,
 ) -> Run:  # fmt: skip
     if isinstance(process, type):
-        raise TypeError(f"process must be a process, and {process.__name__} is a class; make one: {process.__name__}(...)")
+        name = process.__name__
+        raise TypeError(f"process must be a process, and {name} is a class; make one: {name}(...)")
     if not callable(getattr(process, "drift", None)) or not callable(getattr(process, "diffusion", None)):
         raise TypeError(f"process must have drift(x, t) and diffusion(x, t), got {type(process).__name__}")
     t0, t1 = checks.time_span(t_span)
@@ -352,7 +353,7 @@ def _execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome
     if not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce
-    storage = _storage(run) if keep and executor is None else None
+    storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
     limit = 65536 if run.reduce else 16384
     size = min(limit, max(LANES, run.n_paths // (4 * workers)))
     plan = blocks.cut(run.first_path, run.n_paths, size)
@@ -420,8 +421,8 @@ def _step_tiles(
         row[: len(recorder.slots)] = recorder.slots
     records = run.records if recorders else np.zeros(0, np.int64)
     code.run(
-        x0, block.first, block.size, run.t0, run.dt, 0, run.n_steps, run.seed, code.source.address, code.parameters, code.addresses,
-        code.flags, np.zeros((0, 0, 0), run.dtype) if increments is None else increments,
+        x0, block.first, block.size, run.t0, run.dt, 0, run.n_steps, run.seed, code.source.address,
+        code.parameters, code.addresses, code.flags, np.zeros((0, 0, 0), run.dtype) if increments is None else increments,
         records, np.array([r.address for r in recorders], np.int64), slots, final, run.stop, report,
     )  # fmt: skip
     return int(report[0]), int(report[1])

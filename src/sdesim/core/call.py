@@ -9,17 +9,17 @@ from numba import types
 from numba.extending import intrinsic
 
 
-def _pointer(context, builder, kind, value):  # type: ignore[no-untyped-def]
+def _pointer(context, builder, kind, value):
     array = context.make_array(kind)(context, builder, value)
     return builder.bitcast(array.data, ir.IntType(8).as_pointer())
 
 
 @intrinsic
-def call_tile(typing, address, x, t, p, out, rows):  # type: ignore[no-untyped-def]
+def call_tile(typing, address, x, t, p, out, rows):
     """Run the tile function at ``address`` on the arrays' memory: (x, t, p, out, rows)."""
     signature = types.void(types.intp, x, t, p, out, types.intp)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         byte = ir.IntType(8).as_pointer()
         word = ir.IntType(64)
         kind = ir.FunctionType(ir.VoidType(), [byte, byte, byte, byte, word])
@@ -32,12 +32,12 @@ def call_tile(typing, address, x, t, p, out, rows):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def call_recorder(typing, address, x, t, lo, hi, row, index, slots):  # type: ignore[no-untyped-def]
+def call_recorder(typing, address, x, t, lo, hi, row, index, slots):
     """Run the recorder at ``address``: (x, t, first lane, last lane, row of lane 0, index of the time, slots)."""
     word_type = types.intp
     signature = types.void(word_type, x, t, word_type, word_type, word_type, word_type, slots)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         byte = ir.IntType(8).as_pointer()
         word = ir.IntType(64)
         kind = ir.FunctionType(ir.VoidType(), [byte, byte, word, word, word, word, byte])
@@ -50,12 +50,12 @@ def call_recorder(typing, address, x, t, lo, hi, row, index, slots):  # type: ig
 
 
 @intrinsic
-def call_source(typing, address, z, words, block, counter, path0, seed):  # type: ignore[no-untyped-def]
+def call_source(typing, address, z, words, block, counter, path0, seed):
     """Run the noise source at ``address``: (z, words, block of steps, purpose and component, first path, seed)."""
     word_type = types.uint64
     signature = types.void(types.intp, z, words, word_type, word_type, word_type, word_type)
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         byte = ir.IntType(8).as_pointer()
         word = ir.IntType(64)
         kind = ir.FunctionType(ir.VoidType(), [byte, byte, word, word, word, word])
@@ -68,25 +68,25 @@ def call_source(typing, address, z, words, block, counter, path0, seed):  # type
 
 
 @intrinsic
-def pointer_f32(typing, word):  # type: ignore[no-untyped-def]
+def pointer_f32(typing, word):
     """An address as a float32 pointer."""
     return _from_word(types.CPointer(types.float32), ir.FloatType())
 
 
 @intrinsic
-def pointer_f64(typing, word):  # type: ignore[no-untyped-def]
+def pointer_f64(typing, word):
     """An address as a float64 pointer."""
     return _from_word(types.CPointer(types.float64), ir.DoubleType())
 
 
 @intrinsic
-def pointer_i64(typing, word):  # type: ignore[no-untyped-def]
+def pointer_i64(typing, word):
     """An address as an int64 pointer."""
     return _from_word(types.CPointer(types.int64), ir.IntType(64))
 
 
-def _from_word(kind, llvm):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _from_word(kind, llvm):
+    def generate(context, builder, signature, args):
         return builder.inttoptr(args[0], llvm.as_pointer())
 
     return kind(types.int64), generate

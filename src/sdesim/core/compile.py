@@ -10,8 +10,8 @@ intermediate representation, so that lambdas and closures are served as well:
 
 * numeric constants take the dtype of the state (Numba types ``0.5 * x`` as float64 for a float32 x, which costs
   float32 its speed on every target);
-* ``exp``, ``log``, ``sin``, ``cos``, ``tanh`` and ``where`` become the library's own (``functions``), which run in vector
-  registers and give the same bits everywhere.
+* ``exp``, ``log``, ``sin``, ``cos``, ``tanh`` and ``where`` become the library's own (``functions``), which run in
+  vector registers and give the same bits everywhere.
 """
 
 import collections
@@ -73,7 +73,7 @@ def flatten(kind: str, fields: dict[str, Any]) -> tuple[Layout, np.ndarray]:
 def view_type(kind: str, names: tuple[str, ...]) -> Any:
     """The NamedTuple that compiled coefficients see as ``self``."""
     safe = kind if kind.isidentifier() and not keyword.iskeyword(kind) else "Fields"
-    return collections.namedtuple(safe, names)  # noqa: PYI024 - the fields are known at run time only
+    return collections.namedtuple(safe, names)
 
 
 def _view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str, int]:
@@ -153,7 +153,7 @@ class StateDtype(FunctionPass):
         func_ir._definitions[assign.target.name] = [replacement]
 
     def _integers(self, func_ir: Any, block: Any) -> None:
-        body = []
+        body: list[Any] = []
         for statement in block.body:
             value = getattr(statement, "value", None)
             if isinstance(statement, ir.Assign) and isinstance(value, ir.Expr):
@@ -252,7 +252,7 @@ def _is_numeric_call(func_ir: Any, function: Any) -> bool:
     return _definition(func_ir, definitions[0].value) in (np, math)
 
 
-class FormulaCompiler(CompilerBase):  # type: ignore[misc]
+class FormulaCompiler(CompilerBase):
     """Numba's nopython pipeline with ``StateDtype`` in it."""
 
     def define_pipelines(self) -> list[Any]:
@@ -359,9 +359,7 @@ def tile(
         x_rows = f"2 * {rows}"
     elif entries == "rows":
         out_rows = f"{dim} * {m}"
-    text = _HEADER.format(
-        dtype=dtype.name, size=size, view=view, x_rows=x_rows, out_rows=out_rows, lanes=LANES
-    )
+    text = _HEADER.format(dtype=dtype.name, size=size, view=view, x_rows=x_rows, out_rows=out_rows, lanes=LANES)
     text += _loops(entries, scalar, dim, m)
     try:
         names["_formula"] = formula(function)

@@ -49,9 +49,7 @@ def mean_deviation(n: int, q: np.ndarray) -> np.ndarray:
     few = (variance < 1e4) & (q > 0) & (q < 1)
     p = np.where(q > 0.5, 1 - q, q)[few]  # |c/n − q| is the same for the complement, and n p is then small
     v = np.floor(n * p) + 1
-    log_pmf = (
-        gammaln(n + 1) - gammaln(v + 1) - gammaln(n - v + 1) + v * np.log(p) + (n - v + 1) * np.log1p(-p)
-    )
+    log_pmf = gammaln(n + 1) - gammaln(v + 1) - gammaln(n - v + 1) + v * np.log(p) + (n - v + 1) * np.log1p(-p)
     out[few] = 2 * v * np.exp(log_pmf) / n
     return out
 

@@ -20,7 +20,7 @@ U32, U64, I32, I64, F32, F64 = np.uint32, np.uint64, np.int32, np.int64, np.floa
 
 
 @intrinsic
-def fma(typing, a, b, c):  # type: ignore[no-untyped-def]
+def fma(typing, a, b, c):
     """a·b + c with one rounding."""
     if not (a == b == c and isinstance(a, types.Float)):
         return None
@@ -29,7 +29,7 @@ def fma(typing, a, b, c):  # type: ignore[no-untyped-def]
 
 def _bit_cast(source: Any, target: Any, llvm_type: Any) -> Any:
     @intrinsic
-    def cast(typing, x):  # type: ignore[no-untyped-def]
+    def cast(typing, x):
         if x != source:
             return None
         return target(source), lambda context, builder, signature, args: builder.bitcast(args[0], llvm_type)
@@ -44,13 +44,13 @@ bits_f64 = _bit_cast(types.uint64, types.float64, ir.DoubleType())
 
 
 @intrinsic
-def wide_vectors(typing):  # type: ignore[no-untyped-def]
+def wide_vectors(typing):
     """Let LLVM use 512-bit registers in the function that calls this, where the processor has them.
 
     LLVM prefers 256 bits by default, a choice made for processors that lowered their clock under 512-bit load.
     """
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         # llvmlite's attribute set knows no string attributes; the base class takes any text.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
@@ -77,21 +77,21 @@ _ROOT_HALF64, _EXPONENT64, _MANTISSA64 = U64(0x3FE6A09E667F3BCD), I64(52), U64(0
 
 
 @njit(inline="always", error_model="numpy")
-def split32(x):  # type: ignore[no-untyped-def]
+def split32(x):
     """A normal positive float32 as (e, f) with x = 2^e (1 + f), 1 + f in [√½, √2)."""
     t = U32(f32_bits(x) - _ROOT_HALF32)
     return F32(I32(I32(t) >> _EXPONENT32)), bits_f32(U32(U32(t & _MANTISSA32) + _ROOT_HALF32)) - _ONE_F
 
 
 @njit(inline="always", error_model="numpy")
-def split64(x):  # type: ignore[no-untyped-def]
+def split64(x):
     """A normal positive float64 as (e, f) with x = 2^e (1 + f), 1 + f in [√½, √2)."""
     t = U64(f64_bits(x) - _ROOT_HALF64)
     return F64(I64(I64(t) >> _EXPONENT64)), bits_f64(U64(U64(t & _MANTISSA64) + _ROOT_HALF64)) - 1.0
 
 
 @njit(inline="always", error_model="numpy")
-def log1p32(f):  # type: ignore[no-untyped-def]
+def log1p32(f):
     """ln(1 + f) for 1 + f in [√½, √2)."""
     z = f * f
     p = fma(_LOG32[0], f, _LOG32[1])
@@ -106,7 +106,7 @@ def log1p32(f):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def log1p64(f):  # type: ignore[no-untyped-def]
+def log1p64(f):
     """ln(1 + f) for 1 + f in [√½, √2)."""
     s = f / (2.0 + f)
     z = s * s
@@ -120,14 +120,14 @@ def log1p64(f):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def minus_two_log32(u):  # type: ignore[no-untyped-def]
+def minus_two_log32(u):
     """−2 ln u for a normal float32 u in (0, 1]."""
     e, f = split32(u)
     return _MINUS_TWO_F * fma(e, _LN2_F, log1p32(f))
 
 
 @njit(inline="always", error_model="numpy")
-def minus_two_log64(u):  # type: ignore[no-untyped-def]
+def minus_two_log64(u):
     """−2 ln u for a normal float64 u in (0, 1]."""
     e, f = split64(u)
     return -2.0 * fma(e, _LN2, log1p64(f))
@@ -152,7 +152,7 @@ _I2, _I0, _L2, _L0 = U32(2), U32(0), U64(2), U64(0)
 
 
 @njit(inline="always", error_model="numpy")
-def eighth32(t):  # type: ignore[no-untyped-def]
+def eighth32(t):
     """sin t and cos t for |t| <= π/4."""
     z = t * t
     s = fma(fma(fma(_SIN32[0], z, _SIN32[1]), z, _SIN32[2]) * z, t, t)
@@ -161,7 +161,7 @@ def eighth32(t):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def eighth64(t):  # type: ignore[no-untyped-def]
+def eighth64(t):
     """sin t and cos t for |t| <= π/4."""
     z = t * t
     p = fma(_SIN64[0], z, _SIN64[1])
@@ -180,7 +180,7 @@ def eighth64(t):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def sincos_turn32(w):  # type: ignore[no-untyped-def]
+def sincos_turn32(w):
     """sin and cos of 2π w/2³² for a uint32 w."""
     # Bits 31 and 30 of w + 1/8 turn number the quadrant; w << 2, read as signed, is four times the offset from it.
     q = U32(w + _EIGHTH32)
@@ -193,7 +193,7 @@ def sincos_turn32(w):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def sincos_turn64(w):  # type: ignore[no-untyped-def]
+def sincos_turn64(w):
     """sin and cos of 2π w/2⁶⁴ for a uint64 w."""
     q = U64(w + _EIGHTH64)
     s, c = eighth64(F64(I64(U64(w << _L2))) * _TURN64)

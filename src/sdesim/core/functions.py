@@ -12,7 +12,20 @@ from numba import njit, types
 from numba.extending import overload
 
 from .elementary import (
-    F32, U32, U64, bits_f32, bits_f64, eighth32, eighth64, f32_bits, f64_bits, fma, log1p32, log1p64, split32, split64,
+    F32,
+    U32,
+    U64,
+    bits_f32,
+    bits_f64,
+    eighth32,
+    eighth64,
+    f32_bits,
+    f64_bits,
+    fma,
+    log1p32,
+    log1p64,
+    split32,
+    split64,
 )  # fmt: skip
 
 __all__ = ["FUNCTIONS", "cos", "exp", "log", "sin", "tanh", "where"]
@@ -35,7 +48,7 @@ _BIAS32, _BIAS64, _SHIFT32, _SHIFT64 = U32(126), U64(1022), U32(23), U64(52)
 
 
 @njit(inline="always", error_model="numpy")
-def _exp32(x):  # type: ignore[no-untyped-def]
+def _exp32(x):
     c = x
     c = _MAX32 if c > _MAX32 else c
     c = _MIN32 if c < _MIN32 else c
@@ -55,7 +68,7 @@ def _exp32(x):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def _exp64(x):  # type: ignore[no-untyped-def]
+def _exp64(x):
     c = x
     c = _MAX64 if c > _MAX64 else c
     c = _MIN64 if c < _MIN64 else c
@@ -87,7 +100,7 @@ def exp(x: Any) -> Any:
 
 
 @overload(exp)
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x):
     if x == types.float32:
         return lambda x: _exp32(x)
     if x == types.float64:
@@ -104,7 +117,7 @@ _I0, _I1, _I2, _S30, _L0, _L1, _L2, _S62 = U32(0), U32(1), U32(2), U32(30), U64(
 
 
 @njit(inline="always", error_model="numpy")
-def _sine32(x, quarters):  # type: ignore[no-untyped-def]
+def _sine32(x, quarters):
     """sin(x + quarters π/2)."""
     shifted = fma(x, _TWO_BY_PI_F, _ROUND32)
     k = shifted - _ROUND32
@@ -117,7 +130,7 @@ def _sine32(x, quarters):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def _sine64(x, quarters):  # type: ignore[no-untyped-def]
+def _sine64(x, quarters):
     """sin(x + quarters π/2)."""
     shifted = fma(x, _TWO_BY_PI, _ROUND64)
     k = shifted - _ROUND64
@@ -139,7 +152,7 @@ def cos(x: Any) -> Any:
 
 
 @overload(sin)
-def _sin(x):  # type: ignore[no-untyped-def]
+def _sin(x):
     if x == types.float32:
         return lambda x: _sine32(x, _I0)
     if x == types.float64:
@@ -148,7 +161,7 @@ def _sin(x):  # type: ignore[no-untyped-def]
 
 
 @overload(cos)
-def _cos(x):  # type: ignore[no-untyped-def]
+def _cos(x):
     if x == types.float32:
         return lambda x: _sine32(x, _I1)
     if x == types.float64:
@@ -163,7 +176,7 @@ _TINY64, _LIFT64, _LIFTED64 = 2.0**-1022, 2.0**52, 52.0
 
 
 @njit(inline="always", error_model="numpy")
-def _log32(x):  # type: ignore[no-untyped-def]
+def _log32(x):
     small = x < _TINY32
     e, f = split32(x * _LIFT32 if small else x)
     y = fma(e - _LIFTED32 if small else e, _LN2_F, log1p32(f))
@@ -173,7 +186,7 @@ def _log32(x):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def _log64(x):  # type: ignore[no-untyped-def]
+def _log64(x):
     small = x < _TINY64
     e, f = split64(x * _LIFT64 if small else x)
     e = e - _LIFTED64 if small else e
@@ -189,7 +202,7 @@ def log(x: Any) -> Any:
 
 
 @overload(log)
-def _log(x):  # type: ignore[no-untyped-def]
+def _log(x):
     if x == types.float32:
         return lambda x: _log32(x)
     if x == types.float64:
@@ -209,7 +222,7 @@ _NEAR32, _NEAR64 = F32(0.55), 0.625
 
 
 @njit(inline="always", error_model="numpy")
-def _tanh32(x):  # type: ignore[no-untyped-def]
+def _tanh32(x):
     z = x * x
     p = fma(_TANH32[0], z, _TANH32[1])
     p = fma(p, z, _TANH32[2])
@@ -221,7 +234,7 @@ def _tanh32(x):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def _tanh64(x):  # type: ignore[no-untyped-def]
+def _tanh64(x):
     z = x * x
     p = fma(_TANH64[0], z, _TANH64[1])
     p = fma(p, z, _TANH64[2])
@@ -244,7 +257,7 @@ def tanh(x: Any) -> Any:
 
 
 @overload(tanh)
-def _tanh(x):  # type: ignore[no-untyped-def]
+def _tanh(x):
     if x == types.float32:
         return lambda x: _tanh32(x)
     if x == types.float64:
@@ -261,7 +274,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 
 @overload(where)
-def _where(condition, a, b):  # type: ignore[no-untyped-def]
+def _where(condition, a, b):
     if all(isinstance(kind, (types.Number, types.Boolean)) for kind in (condition, a, b)):
         return lambda condition, a, b: a if condition else b
     return None

@@ -18,7 +18,17 @@ from numba import njit
 
 from . import cache
 from .elementary import (
-    F32, F64, I64, U32, U64, fma, minus_two_log32, minus_two_log64, sincos_turn32, sincos_turn64, wide_vectors,
+    F32,
+    F64,
+    I64,
+    U32,
+    U64,
+    fma,
+    minus_two_log32,
+    minus_two_log64,
+    sincos_turn32,
+    sincos_turn64,
+    wide_vectors,
 )  # fmt: skip
 from .philox import philox_pair
 
@@ -30,7 +40,7 @@ DRAWS = {np.dtype(np.float32): 4, np.dtype(np.float64): 2}
 
 
 @njit(inline="always", error_model="numpy")
-def pair32(a, b):  # type: ignore[no-untyped-def]
+def pair32(a, b):
     """Two float32 normals from two uint32 words."""
     r = F32(math.sqrt(minus_two_log32(fma(F32(a), _UNIT32, _HALF32))))
     sine, cosine = sincos_turn32(b)
@@ -38,7 +48,7 @@ def pair32(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def pair64(a, b):  # type: ignore[no-untyped-def]
+def pair64(a, b):
     """Two float64 normals from two uint64 words."""
     r = math.sqrt(minus_two_log64(fma(F64(I64(a >> _S11)), _UNIT64, _HALF64)))
     sine, cosine = sincos_turn64(b)
@@ -46,7 +56,7 @@ def pair64(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy", nogil=True)
-def normals32(z, words, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
+def normals32(z, words, c0, c1, path0, seed):
     """Four float32 normals for each of the 256 paths from path0: z is (4, 256), words a uint64 scratch (4, 128)."""
     wide_vectors()
     k0, k1 = seed & _LOW, seed >> _S32
@@ -68,7 +78,7 @@ def normals32(z, words, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy", nogil=True)
-def normals64(z, words, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
+def normals64(z, words, c0, c1, path0, seed):
     """Two float64 normals for each of the 256 paths from path0: z is (2, 256), words a uint64 scratch (4, 128)."""
     wide_vectors()
     k0, k1 = seed & _LOW, seed >> _S32

@@ -17,7 +17,7 @@ _LOW, _S32 = U64(0xFFFFFFFF), U64(32)
 
 
 @njit(inline="always")
-def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+def philox(c0, c1, c2, c3, k0, k1):
     """Ten rounds on 32-bit words held in uint64 lanes; only the low halves of the results are meant.
 
     Every word is left with rubbish in its high half: the multiplier of a vector lane reads low halves only, so the
@@ -36,8 +36,8 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def philox_pair(a0, a1, a2, a3, b0, b1, b2, b3, k0, k1):  # type: ignore[no-untyped-def]
-    """Two counters at once, their rounds side by side: a round waits for its multiplication, and the other fills the gap."""
+def philox_pair(a0, a1, a2, a3, b0, b1, b2, b3, k0, k1):
+    """Two counters at once, round by round: while one waits for its multiplication, the other fills the gap."""
     for _ in range(10):
         p0 = _M0 * (a0 & _LOW)
         q0 = _M0 * (b0 & _LOW)
@@ -54,7 +54,7 @@ def philox_pair(a0, a1, a2, a3, b0, b1, b2, b3, k0, k1):  # type: ignore[no-unty
 
 
 @njit(nogil=True)
-def words(out, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
+def words(out, c0, c1, path0, seed):
     """Raw words out[4, n] of paths path0, path0 + 1, ... at one counter (c0, c1)."""
     k0, k1 = seed & _LOW, seed >> _S32
     for i in range(out.shape[1]):
@@ -67,7 +67,7 @@ def words(out, c0, c1, path0, seed):  # type: ignore[no-untyped-def]
 
 
 def known_answer() -> str:
-    """"ok" where the compiled generator gives the published words on this machine, "WRONG" elsewhere."""
+    """ "ok" where the compiled generator gives the published words on this machine, "WRONG" elsewhere."""
     out = np.empty((4, 1), np.uint32)
     words(out, U64(0x243F6A88), U64(0x85A308D3), U64(0x0370734413198A2E), U64(0x299F31D0A4093822))
     return "ok" if out[:, 0].tolist() == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1] else "WRONG"

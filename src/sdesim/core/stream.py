@@ -30,7 +30,8 @@ from numba import njit, types
 U64 = np.uint64
 _T = types.{dtype}
 
-@njit(types.void(_T[:, :, ::1], types.uint64, types.uint64, types.uint64, types.uint64, types.int64), nogil=True, cache=CACHE)
+@njit(types.void(_T[:, :, ::1], types.uint64, types.uint64, types.uint64, types.uint64, types.int64), nogil=True,
+      cache=CACHE)
 def fill(out, path0, block0, purpose, seed, source):
     n, m, draws = out.shape
     z = np.zeros(({S}, 256), np.{dtype})
@@ -40,8 +41,8 @@ def fill(out, path0, block0, purpose, seed, source):
         lo, hi = max(-start, 0), min(256, n - start)
         for k in range(m):
             for first in range(0, draws, {S}):
-                _source(source, z, words, U64(block0 + U64(first // {S})), U64((purpose << U64(24)) | U64(k)),
-                         U64(path0 + U64(start)), seed)
+                counter = U64((purpose << U64(24)) | U64(k))
+                _source(source, z, words, U64(block0 + U64(first // {S})), counter, U64(path0 + U64(start)), seed)
                 for s in range(min({S}, draws - first)):
                     for i in range(lo, hi):
                         out[start + i, k, first + s] = z[s, i]

@@ -90,9 +90,7 @@ def edge_values(p: np.ndarray, *, periodic: bool) -> np.ndarray:
     return np.asarray((7.0 * (q[1:-2] + q[2:-1]) - (q[:-3] + q[3:])) / 12.0)
 
 
-def _distribution(
-    grid: Grid, cumulative: np.ndarray, slopes: np.ndarray, x: np.ndarray, periodic: bool
-) -> np.ndarray:
+def _distribution(grid: Grid, cumulative: np.ndarray, slopes: np.ndarray, x: np.ndarray, periodic: bool) -> np.ndarray:
     """The monotone cubic interpolant of F at x; on a circle F(x + length) = F(x) + mass."""
     n, h = grid.n_cells, grid.spacing
     y = (x - grid.lower) / h
@@ -150,7 +148,5 @@ def _trace_back(
             rejected += 1
         step *= min(5.0, max(0.2, 0.9 * max(ratio, 1e-9) ** -0.2))
         if t > t0 and not step > 1e-13 * (abs(t) + abs(t0)):
-            raise RuntimeError(
-                f"the step fell to {step:.1g} at t = {t:g}; the drift is not smooth enough to follow"
-            )
+            raise RuntimeError(f"the step fell to {step:.1g} at t = {t:g}; the drift is not smooth enough to follow")
     return x, steps, rejected

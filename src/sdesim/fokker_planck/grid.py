@@ -65,13 +65,9 @@ class Grid:
             if not a < b:
                 raise ValueError(f"lower ({a:g}) must be < upper ({b:g})")
             if n < MIN_CELLS:
-                raise ValueError(
-                    f"n_cells must be >= {MIN_CELLS}, got {n}: a grid needs at least {MIN_CELLS} cells"
-                )
+                raise ValueError(f"n_cells must be >= {MIN_CELLS}, got {n}: a grid needs at least {MIN_CELLS} cells")
             if not (b - a) / n > 4 * np.spacing(max(abs(a), abs(b))):
-                raise ValueError(
-                    f"{n} cells between {a!r} and {b!r} are narrower than the rounding of the bounds"
-                )
+                raise ValueError(f"{n} cells between {a!r} and {b!r} are narrower than the rounding of the bounds")
         one = dim == 1
         object.__setattr__(self, "lower", lower[0] if one else lower)
         object.__setattr__(self, "upper", upper[0] if one else upper)

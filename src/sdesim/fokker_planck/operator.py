@@ -124,10 +124,7 @@ class Coefficients:
         if last is not None and last[0] == t:
             return last[3]
         mu, d = self.values(t)
-        if last is not None and _equal(mu, last[1]) and _equal(d, last[2]):
-            operator = last[3]
-        else:
-            operator = self._assemble(mu, d)
+        operator = last[3] if last is not None and _equal(mu, last[1]) and _equal(d, last[2]) else self._assemble(mu, d)
         self._last = (t, mu, d, operator)
         return operator
 
@@ -195,9 +192,7 @@ def _evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> n
         finite = np.isfinite(values.sum())
     if not finite and not np.isfinite(values).all():
         i = int(np.argmin(np.isfinite(values)))
-        raise ValueError(
-            f"{name} is {values[i]} at x = {x[i]:g}, t = {t:g}; it must be finite inside the grid"
-        )
+        raise ValueError(f"{name} is {values[i]} at x = {x[i]:g}, t = {t:g}; it must be finite inside the grid")
     return values
 
 

@@ -43,9 +43,7 @@ class GridScore:
             slope = weights[0] @ self.slopes[rows[0]]
             return self._at(flat, lambda i: slope[i]).reshape(x.shape)
         rows, weights = self._times(np.broadcast_to(np.asarray(t, dtype=np.float64).reshape(-1), flat.shape))
-        return self._at(flat, lambda i: (weights * self.slopes[rows, i[:, None]]).sum(axis=1)).reshape(
-            x.shape
-        )
+        return self._at(flat, lambda i: (weights * self.slopes[rows, i[:, None]]).sum(axis=1)).reshape(x.shape)
 
     def _times(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows and Lagrange weights of up to four saved times around each t."""

@@ -140,9 +140,7 @@ def rational_exponential(
             if not (size * h <= allowed and float(q.min()) >= -ROUNDING * peak):
                 trial, rejected = 0.25 * dt, rejected + 1
                 if trial < 1e-6 * (times[-1] - t0):
-                    raise RuntimeError(
-                        f"the rational exponential needs steps below {trial:.1g}; use method='tr_bdf2'"
-                    )
+                    raise RuntimeError(f"the rational exponential needs steps below {trial:.1g}; use method='tr_bdf2'")
                 continue
             p, t, steps = _settled(q, None if operator.absorbs else mass), t + dt, steps + 1
             if goal - t <= 1e-14 * abs(goal - t0):

@@ -29,8 +29,8 @@ _M, _W = _T[:, ::1], types.int64[::1]
 @njit(types.void(_M, types.uint64, types.int64, types.float64, types.float64, types.int64, types.int64, types.uint64,
                  types.int64, _T[::1], _W, _W, _T[:, :, ::1], _W, _W, types.int64[:, ::1], _M, types.uint8[::1], _W),
       nogil=True, cache=CACHE, error_model="numpy")
-def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, increments, records, recorders, slots, final,
-        stop, report):
+def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, increments, records, recorders, slots,
+        final, stop, report):
     _wide()
     d = final.shape[1]
     m = flags[0]                # Wiener processes a path

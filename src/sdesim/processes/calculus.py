@@ -77,9 +77,7 @@ def diffusion_divergence(process: Any, dtype: Any = np.float64) -> Formula:
             return divergence
         result = [f"4.0 * c[{i}]" for i in range(process.dim)]
         return _assembled((["c = induced(self, x, t)"], result), induced=induced)
-    return _assembled(
-        _divergence_lines(process), sigma=process.formula("diffusion"), step=difference_step(dtype)
-    )
+    return _assembled(_divergence_lines(process), sigma=process.formula("diffusion"), step=difference_step(dtype))
 
 
 def noise_dim(process: Any) -> int:

@@ -86,9 +86,7 @@ class CoxIngersollRoss(Process):
         from scipy.special import gammaln, ive
 
         spread_out(self, self.variance(t, x0))
-        x, t, x0 = np.broadcast_arrays(
-            np.asarray(x, dtype=np.float64), elapsed(t), np.asarray(x0, dtype=np.float64)
-        )
+        x, t, x0 = np.broadcast_arrays(np.asarray(x, dtype=np.float64), elapsed(t), np.asarray(x0, dtype=np.float64))
         c = -(self.sigma**2) * np.expm1(-self.kappa * t) / (4.0 * self.kappa)
         order = 2.0 * self.kappa * self.theta / self.sigma**2 - 1.0
         inside = x > 0.0

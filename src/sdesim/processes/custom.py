@@ -156,9 +156,7 @@ def _made(
     if noise == "general" and (dim is None or dim < 2):
         raise ValueError(f"noise='general' needs dim >= 2, got dim={dim}; in one dimension noise is diagonal")
     if noise == "general" and diffusion_dx is not None:
-        raise ValueError(
-            "diffusion_dx belongs to diagonal noise; general noise takes its derivatives by differences"
-        )
+        raise ValueError("diffusion_dx belongs to diagonal noise; general noise takes its derivatives by differences")
     values = {name: _value(name, value) for name, value in parameters.items()}
     return FunctionProcess(functions, values, dim, noise, calculus, not compiled)
 
@@ -177,13 +175,9 @@ def argument_names(name: str, function: Any, parameters: dict[str, Any]) -> tupl
         signature = inspect.signature(getattr(function, "py_func", function))
     except (TypeError, ValueError):
         return ()  # a builtin without a signature is called with (x, t)
-    places = [
-        p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    places = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     gathers = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
-    needed = [
-        p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty
-    ]
+    needed = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if needed:
         raise TypeError(f"{name} must be callable as {usage}; {needed[0]} can only be given by keyword")
     if len(places) < 2 and not gathers:
@@ -201,14 +195,11 @@ def argument_names(name: str, function: Any, parameters: dict[str, Any]) -> tupl
         else:
             given = ", ".join(parameters) or "none"
             raise TypeError(
-                f"{name} must be callable as {usage}; "
-                f"it takes {place.name}, which is no parameter (given: {given})"
+                f"{name} must be callable as {usage}; it takes {place.name}, which is no parameter (given: {given})"
             )
     behind = [place.name for place in further[len(names) :] if place.name in parameters]
     if behind:
-        raise TypeError(
-            f"{name} takes the parameter {behind[0]} behind an argument with a default; put it before"
-        )
+        raise TypeError(f"{name} takes the parameter {behind[0]} behind an argument with a default; put it before")
     return tuple(names)
 
 

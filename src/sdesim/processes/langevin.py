@@ -232,9 +232,7 @@ def score_of_two(score: Callable[..., Any]) -> Callable[..., Any]:
         parameters = inspect.signature(score).parameters.values()
     except (TypeError, ValueError):
         return score
-    places = [
-        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
-    ]
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
     if len(places) == 1 and places[0].kind is not places[0].VAR_POSITIONAL:
         return TimelessScore(score)
     return score

@@ -188,9 +188,7 @@ def _along(sigma: tuple[tuple[Any, ...], ...], score: np.ndarray) -> np.ndarray:
     """σ(σᵀ s) for σ given as rows."""
     d, m = len(sigma), len(sigma[0])
     columns = [sum(sigma[i][k] * score[:, i] for i in range(d)) for k in range(m)]
-    return np.stack(
-        [sum(sigma[i][k] * columns[k] for k in range(m)) + 0.0 * score[:, i] for i in range(d)], axis=1
-    )
+    return np.stack([sum(sigma[i][k] * columns[k] for k in range(m)) + 0.0 * score[:, i] for i in range(d)], axis=1)
 
 
 def _lifted(process: Process, coefficient: Callable[[Any, Any], Any], x: Any, t: Any) -> Any:

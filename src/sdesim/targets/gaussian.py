@@ -201,9 +201,7 @@ class Gaussian(Target):
         return _isotropic_log_density_tile if self._isotropic else _full_log_density_tile
 
 
-def push(
-    mean: np.ndarray, cov: np.ndarray, scale: Any, shift: Any, noise: Any
-) -> tuple[np.ndarray, np.ndarray]:
+def push(mean: np.ndarray, cov: np.ndarray, scale: Any, shift: Any, noise: Any) -> tuple[np.ndarray, np.ndarray]:
     d = len(mean)
     scale, noise = np.asarray(scale, dtype=np.float64), np.asarray(noise, dtype=np.float64)
     matrix = scale * np.eye(d) if scale.ndim == 0 else scale

@@ -89,9 +89,7 @@ class GaussianMixture(Target):
         if covs.shape in ((k,), (k, d), (k, d, d)):
             return covs.reshape(k) if d == 1 else covs
         wanted = f"a number or ({k},)" if d == 1 else f"a number, ({k},), ({k}, {d}) or ({k}, {d}, {d})"
-        raise ValueError(
-            f"covs has shape {covs.shape}, expected {wanted} for {k} components in dimension {d}"
-        )
+        raise ValueError(f"covs has shape {covs.shape}, expected {wanted} for {k} components in dimension {d}")
 
     @property
     def n_components(self) -> int:
@@ -137,9 +135,7 @@ class GaussianMixture(Target):
         """log density (n,) and score (n, d) at ``x`` (n, d) of the law of scale·X + shift + N(0, noise·I)."""
         kept = self.weights > 0.0
         axes = None if self._axes is None else self._axes[kept]
-        return mixture_values(
-            x, self._log_weights()[kept], self.means[kept], self._variances[kept], axes, **affine
-        )
+        return mixture_values(x, self._log_weights()[kept], self.means[kept], self._variances[kept], axes, **affine)
 
     def log_density(self, x: Any) -> Any:
         rows, points, _ = self._rows(x)
@@ -181,13 +177,8 @@ class GaussianMixture(Target):
         """
         if np.ndim(scale) == 0 and np.ndim(noise) == 0 and self.covs.ndim < 3:
             return GaussianMixture(self.weights, scale * self.means + shift, scale**2 * self.covs + noise)
-        pushed = [
-            push(mean, cov, scale, shift, noise)
-            for mean, cov in zip(self.means, self._matrices(), strict=True)
-        ]
-        return GaussianMixture(
-            self.weights, np.stack([m for m, _ in pushed]), np.stack([c for _, c in pushed])
-        )
+        pushed = [push(mean, cov, scale, shift, noise) for mean, cov in zip(self.means, self._matrices(), strict=True)]
+        return GaussianMixture(self.weights, np.stack([m for m, _ in pushed]), np.stack([c for _, c in pushed]))
 
     # ---- compiled form
 

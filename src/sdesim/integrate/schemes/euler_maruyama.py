@@ -4,13 +4,13 @@ from .base import Scheme, Stage, fma, stage_function
 
 
 @stage_function
-def move(x, f, dt):  # type: ignore[no-untyped-def]
+def move(x, f, dt):
     """x + f dt."""
     return fma(f, dt, x)
 
 
 @stage_function
-def kick(y, g, dw, dt, root_dt):  # type: ignore[no-untyped-def]
+def kick(y, g, dw, dt, root_dt):
     """y + g dW."""
     return fma(g, dw, y)
 

@@ -8,13 +8,13 @@ from .base import Scheme, Stage, stage_function
 
 
 @stage_function
-def arrive(x, y, dt):  # type: ignore[no-untyped-def]
+def arrive(x, y, dt):
     """The transition is the new state."""
     return y
 
 
 @stage_function
-def stay(y, dw, dt, root_dt):  # type: ignore[no-untyped-def]
+def stay(y, dw, dt, root_dt):
     """The noise is inside the transition."""
     return y
 

@@ -13,14 +13,14 @@ from .euler_maruyama import move as predict
 
 
 @stage_function
-def correct(x, f0, f1, dt):  # type: ignore[no-untyped-def]
+def correct(x, f0, f1, dt):
     """x + ½ (f₀ + f₁) dt."""
     half = type(dt)(0.5)
     return fma(half * (f0 + f1), dt, x)
 
 
 @stage_function
-def correct_kick(y, g0, g1, dw, dt, root_dt):  # type: ignore[no-untyped-def]
+def correct_kick(y, g0, g1, dw, dt, root_dt):
     """y + ½ (g₀ + g₁) dW."""
     half = type(dw)(0.5)
     return fma(half * (g0 + g1), dw, y)

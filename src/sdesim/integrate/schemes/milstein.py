@@ -9,20 +9,20 @@ from .euler_maruyama import move
 
 
 @stage_function
-def kick(y, g, dg, dw, dt, root_dt):  # type: ignore[no-untyped-def]
+def kick(y, g, dg, dw, dt, root_dt):
     """y + g dW + ½ g g′ (dW² − dt)."""
     half = type(dw)(0.5)
     return fma(half * (g * dg), fma(dw, dw, -dt), fma(g, dw, y))
 
 
 @stage_function
-def support(y, g, dw, dt, root_dt):  # type: ignore[no-untyped-def]
+def support(y, g, dw, dt, root_dt):
     """The supporting value y + g √dt."""
     return fma(g, root_dt, y)
 
 
 @stage_function
-def kick_from_support(y, g, h, dw, dt, root_dt):  # type: ignore[no-untyped-def]
+def kick_from_support(y, g, h, dw, dt, root_dt):
     """y + g dW + (h − g)/(2√dt) (dW² − dt), with h = σ at the supporting value."""
     half = type(dw)(0.5)
     return fma(half * (h - g) / root_dt, fma(dw, dw, -dt), fma(g, dw, y))
