@@ -74,7 +74,7 @@ class Compiled:
         return np.array([tile.address for tile in self.tiles], np.int64)
 
 
-def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, freeze: bool) -> Compiled:
+def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, freeze: bool, given: bool) -> Compiled:
     """Compile a process for a scheme; from the disk in every later process of the same formulas."""
     layout, vector = compile.flatten(type(process).__name__, process.fields())
     general = process.noise == "general"
@@ -82,8 +82,8 @@ def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, freeze: bool
     built = [_tile(process, scheme, name, layout, dtype, m) for name in tiles.coefficients(scheme)]
     uses_time = any(tile.uses_time for tile in built)
     fixed = [int(not tile.uses_state and not tile.uses_time) for tile in built]
-    flags = np.array([m, uses_time, freeze, general, *fixed], np.int64)
-    engine, source = tiles.engine(scheme, dtype, general), normals.source(dtype)
+    flags = np.array([m, uses_time, *fixed], np.int64)
+    engine, source = tiles.engine(scheme, dtype, general, freeze, given), normals.source(dtype)
     return Compiled(engine, source, tuple(built), vector.astype(dtype), flags)
 
 

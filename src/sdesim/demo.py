@@ -37,7 +37,8 @@ class Claim:
     def __str__(self) -> str:
         numbers = ", ".join(f"{name} {value:.2g}" for name, value in self.figures.items())
         verdict = "holds" if self.holds else "DOES NOT HOLD"
-        return f"{self.title}: {self.statement}: {verdict}\n    {numbers}"
+        rate = self.path_steps / self.seconds / 1e6
+        return f"{self.title}: {self.statement}: {verdict} ({numbers}; {rate:.0f} million path-steps a second)"
 
 
 def _l1(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:

@@ -167,7 +167,8 @@ class Run:
     @functools.cached_property
     def compiled(self) -> bind.Compiled:
         """Engine and tile functions, made where the work is done."""
-        return bind.compiled(self.process, self.scheme, self.dtype, self.d, self.on_nonfinite == "freeze")
+        freeze, given = self.on_nonfinite == "freeze", self.increments is not None
+        return bind.compiled(self.process, self.scheme, self.dtype, self.d, freeze=freeze, given=given)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "compiled"}
@@ -420,10 +421,11 @@ def _step_tiles(
     for row, recorder in zip(slots, recorders, strict=True):
         row[: len(recorder.slots)] = recorder.slots
     records = run.records if recorders else np.zeros(0, np.int64)
+    given = np.zeros((0, 0, 0), run.dtype) if increments is None else increments
     code.run(
         x0, block.first, block.size, run.t0, run.dt, 0, run.n_steps, run.seed, code.source.address,
-        code.parameters, code.addresses, code.flags, np.zeros((0, 0, 0), run.dtype) if increments is None else increments,
-        records, np.array([r.address for r in recorders], np.int64), slots, final, run.stop, report,
+        code.parameters, code.addresses, code.flags, given, records,
+        np.array([r.address for r in recorders], np.int64), slots, final, run.stop, report,
     )  # fmt: skip
     return int(report[0]), int(report[1])
 

@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import types
 import warnings
 from typing import Any
@@ -182,16 +183,26 @@ def _seal(path: pathlib.Path) -> None:
 
 
 def _discard_damaged(path: pathlib.Path) -> None:
-    seal = path.with_suffix(".seal")
-    found = _digests(path)
-    try:
-        known = json.loads(seal.read_bytes()) if seal.exists() else {}
-    except ValueError:
-        known = None
-    if found and known != found:
-        if known:
+    sound, sealed = _is_sound(path)
+    if not sound:
+        time.sleep(0.1)  # another process may be between writing an entry and sealing it
+        sound, sealed = _is_sound(path)
+    if not sound:
+        if sealed:
             _warn(f"compiled code in {path.parent} was damaged and is compiled anew")
         _discard(path)
+
+
+def _is_sound(path: pathlib.Path) -> tuple[bool, bool]:
+    """Whether the entries are what the seal says, and whether there is a seal."""
+    seal = path.with_suffix(".seal")
+    found = _digests(path)
+    if not seal.exists():
+        return not found, False
+    try:
+        return not found or json.loads(seal.read_bytes()) == found, True
+    except ValueError:
+        return False, True
 
 
 def _discard(path: pathlib.Path) -> None:

@@ -34,17 +34,14 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
     _wide()
     d = final.shape[1]
     m = flags[0]                # Wiener processes a path
-    uses_time, freeze = flags[1] != 0, flags[2] != 0
-    given = increments.shape[0] > 0
+    uses_time = flags[1] != 0
     h, root = {T}(dt), {T}(math.sqrt(dt))
     x = np.zeros((d, {L}), {T})
     y = np.zeros((d, {L}), {T})
-    before = np.zeros((d, {L}), {T})
     w = np.zeros((m, {L}), {T})
     z = np.zeros((m, {S}, {L}), {T})
     words = np.zeros((4, {L} // 2), np.uint64)
     t = np.zeros({L} + 1, {T})
-    dead = np.zeros({L}, np.uint8)
 {buffers}
     t[{L}] = h
     first, last = path0 >> U64({SHIFT}), (path0 + U64(n) - U64(1)) >> U64({SHIFT})
@@ -57,7 +54,6 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
                 # lanes outside the block run with the nearest real state, so that no coefficient sees a made-up one
                 x[j, i] = x0[min(max(row + i, 0), n - 1) if x0.shape[0] > 1 else 0, j]
         for i in range({L}):
-            dead[i] = 0
             t[i] = {T}(t0 + step0 * dt)
 {fixed}
         r = 0
@@ -66,33 +62,13 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
                 _record(recorders[q], x, t, lo, hi, row, r, slots[q])
             r = 1
         for s in range(step0, step0 + n_steps):
-            if given:
-                for k in range(m):
-                    for i in range(lo, hi):
-                        w[k, i] = increments[row + i, s - step0, k]
-            else:
-                draw = s % {S}
-                if draw == 0 or s == step0:
-                    if stop[0] != 0:
-                        return
-                    for k in range(m):
-                        _source(source, z[k], words, U64(s // {S}), U64(k), start, seed)
-                for k in range(m):
-                    for i in range({L}):
-                        w[k, i] = root * z[k, draw, i]
-            if freeze:
-                for j in range(d):
-                    for i in range({L}):
-                        before[j, i] = x[j, i]
+            draw = s % {S}
+            if stop[0] != 0 and draw == 0:
+                return
+{noise}
+{remember}
 {stages}
-            if freeze:
-                for i in range({L}):
-                    for j in range(d):
-                        if not math.isfinite(x[j, i]):
-                            dead[i] = 1
-                    if dead[i] != 0:
-                        for j in range(d):
-                            x[j, i] = before[j, i]
+{freeze}
             if r < records.shape[0] and records[r] == s + 1:
                 now = {T}(t0 + (s + 1) * dt)
                 for i in range({L}):
@@ -101,7 +77,7 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
                     _record(recorders[q], x, t, lo, hi, row, r, slots[q])
                 r += 1
         for i in range(lo, hi):
-            bad = dead[i] != 0
+            bad = {is_dead}
             for j in range(d):
                 final[row + i, j] = x[j, i]
                 bad = bad or not math.isfinite(x[j, i])
@@ -112,10 +88,41 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
         report[2] += hi - lo
 """
 
+_DRAW = """\
+if draw == 0 or s == step0:
+    for k in range(m):
+        _source(source, z[k], words, U64(s // {S}), U64(k), start, seed)
+for k in range(m):
+    for i in range({L}):
+        w[k, i] = root * z[k, draw, i]"""
+
+_GIVEN = """\
+for k in range(m):
+    for i in range(lo, hi):
+        w[k, i] = increments[row + i, s - step0, k]"""
+
+_REMEMBER = """\
+for j in range(d):
+    for i in range({L}):
+        before[j, i] = x[j, i]"""
+
+_FREEZE = """\
+for i in range({L}):
+    for j in range(d):
+        if not math.isfinite(x[j, i]):
+            dead[i] = 1
+    if dead[i] != 0:
+        for j in range(d):
+            x[j, i] = before[j, i]"""
+
 
 @functools.cache
-def engine(scheme: Scheme, dtype: Any, general: bool) -> Any:
-    """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be."""
+def engine(scheme: Scheme, dtype: Any, general: bool, freeze: bool = False, given: bool = False) -> Any:
+    """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be.
+
+    ``freeze`` holds a path at its last finite state; ``given`` takes the Wiener increments from an array. Both are
+    engines of their own, so that the usual one is small and soon compiled.
+    """
     dtype = np.dtype(dtype)
     names: dict[str, Any] = {
         "_wide": elementary.wide_vectors,
@@ -124,10 +131,19 @@ def engine(scheme: Scheme, dtype: Any, general: bool) -> Any:
         "_source": call.call_source,
     }
     T, L = f"np.{dtype.name}", str(LANES)
+    S = normals.DRAWS[dtype]
     buffers, fixed, stages = _stage_source(scheme, general, names, T, L)
+    if freeze:
+        fixed = "        dead[:] = 0\n" + fixed
+        buffers += f"\n    before = np.zeros((d, {L}), {T})\n    dead = np.zeros({L}, np.uint8)"
+
+    def piece(text: str, spaces: int, wanted: bool = True) -> str:
+        return _indented(text.format(S=S, L=L).splitlines(), spaces) if wanted else ""
+
     text = _TEMPLATE.format(
-        dtype=dtype.name, T=T, L=L, S=normals.DRAWS[dtype], SHIFT=LANES.bit_length() - 1,
-        buffers=buffers, fixed=fixed, stages=stages,
+        dtype=dtype.name, T=T, L=L, S=S, SHIFT=LANES.bit_length() - 1, buffers=buffers, fixed=fixed, stages=stages,
+        noise=piece(_GIVEN if given else _DRAW, 12), remember=piece(_REMEMBER, 12, freeze),
+        freeze=piece(_FREEZE, 12, freeze), is_dead="dead[i] != 0" if freeze else "False",
     )  # fmt: skip
     return cache.load(text, names).run
 
@@ -156,7 +172,7 @@ def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, 
         for name in (*stage.drifts, *stage.noises):
             is_noise = name in stage.noises
             label = f"{'g' if is_noise else 'f'}{number}_{name}"
-            rows = "(d * m if flags[3] != 0 else d)" if is_noise and name == "diffusion" else "d"
+            rows = "d * m" if is_noise and general else "d"
             buffers.append(f"{label} = np.zeros(({rows}, {L}), {T})")
             if name == "transition":
                 # the transition is a function of the state and of a standard normal, stacked
@@ -171,8 +187,8 @@ def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, 
             else:
                 evaluate = f"_tile(tiles[{position}], {point}, t, p, {label}, d)"
             # a coefficient that reads neither the state nor the time is evaluated once a tile
-            fixed += [f"if flags[{4 + position}] != 0:", "    " + evaluate.replace(point + ",", "x,")]
-            lines += [f"if flags[{4 + position}] == 0:", "    " + evaluate]
+            fixed += [f"if flags[{2 + position}] != 0:", "    " + evaluate.replace(point + ",", "x,")]
+            lines += [f"if flags[{2 + position}] == 0:", "    " + evaluate]
             (noises if is_noise else drifts).append(label)
             position += 1
         names[f"_move{number}"], names[f"_kick{number}"] = stage.move, stage.kick
