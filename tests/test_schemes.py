@@ -68,9 +68,7 @@ def fine_increments():
 def run(process, method, level, w):
     """The end points with 2^level steps on the Brownian paths ``w``."""
     coarse = w.reshape(N_PATHS, 2**level, -1).sum(axis=2)
-    return sde.simulate(
-        process, 1.0, (0, T), n_steps=2**level, n_paths=N_PATHS, method=method, increments=coarse
-    )
+    return sde.simulate(process, 1.0, (0, T), n_steps=2**level, n_paths=N_PATHS, method=method, increments=coarse)
 
 
 def strong_order(process, method):
@@ -167,6 +165,7 @@ MUTANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_has_not_the_order(name, monkeypatch):
     scheme, process, order = MUTANTS[name]
@@ -176,9 +175,7 @@ def test_a_mutant_has_not_the_order(name, monkeypatch):
     assert not has_order(interval, order), interval
 
 
-@pytest.mark.parametrize(
-    ("method", "process"), [("heun", Seasonal()), ("euler_maruyama", SeasonalStratonovich())]
-)
+@pytest.mark.parametrize(("method", "process"), [("heun", Seasonal()), ("euler_maruyama", SeasonalStratonovich())])
 def test_a_missing_conversion_has_no_order(method, process, monkeypatch):
     monkeypatch.setattr(bind, "_drift_sign", lambda process, scheme: 0.0)
     interval = strong_order(process, method)
@@ -314,15 +311,11 @@ RECURSIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [(name, np.float64) for name in RECURSIONS] + [("euler, GBM", np.float32)]
-)
+@pytest.mark.parametrize(("name", "dtype"), [(name, np.float64) for name in RECURSIONS] + [("euler, GBM", np.float32)])
 def test_moments_of_the_recursion(name, dtype):
     process, method, (mean, second), wrong = RECURSIONS[name]
     n = 400_000
-    x = sde.simulate(
-        process, 1.0, (0, SPAN), n_steps=STEPS, n_paths=n, method=method, seed=6, dtype=dtype
-    ).final
+    x = sde.simulate(process, 1.0, (0, SPAN), n_steps=STEPS, n_paths=n, method=method, seed=6, dtype=dtype).final
     x = x.astype(float)
     error = np.array([x.std(), (x * x).std()]) / math.sqrt(n)
     found = np.array([x.mean(), (x * x).mean()])

@@ -140,9 +140,7 @@ def wiener_increments(seed, n_paths, n_steps, dt, m=1, *, first_path=0, dtype=np
 # ---- the right paths -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "process"), ROUTES, ids=lambda v: v if isinstance(v, str) else type(v).__name__
-)
+@pytest.mark.parametrize(("method", "process"), ROUTES, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
 def test_each_scheme_is_the_textbook_step(method, process):
     n, n_steps, t_span = 300, 21, (0.4, 1.9)
     dt = 1.5 / n_steps
@@ -162,9 +160,7 @@ def test_each_scheme_is_the_textbook_step(method, process):
 def test_general_noise_is_the_textbook_step(method, process):
     n, n_steps, dt = 270, 12, 0.05
     x0 = np.column_stack([np.linspace(-1, 1, n), np.linspace(2, -1, n)])
-    paths = sde.simulate(
-        process, x0, (0.2, 0.2 + n_steps * dt), n_steps=n_steps, method=method, save="all", seed=9
-    )
+    paths = sde.simulate(process, x0, (0.2, 0.2 + n_steps * dt), n_steps=n_steps, method=method, save="all", seed=9)
     increments = wiener_increments(9, n, n_steps, dt, 3)
 
     def noise(x, t):
@@ -330,9 +326,7 @@ def test_increments_of_general_noise_and_of_vector_states():
     w = wiener_increments(6, 40, 9, 1 / 9, 4)
     own = sde.simulate(Driven(), start, (0, 1), n_steps=9, n_paths=40, seed=6)
     for given in (w, w.reshape(40, 9, 2, 2)):
-        assert bits(sde.simulate(Driven(), start, (0, 1), n_steps=9, n_paths=40, increments=given)) == bits(
-            own
-        )
+        assert bits(sde.simulate(Driven(), start, (0, 1), n_steps=9, n_paths=40, increments=given)) == bits(own)
 
 
 def test_the_seed_is_recorded_and_repeats_the_run():
@@ -351,9 +345,7 @@ def test_one_seed_drives_all_processes_by_one_brownian_path():
     """W is the sum of the increments: every scheme and process of one seed shares it."""
     w = sde.simulate(sde.Wiener(1.0), 0.0, (0, 1), n_steps=8, n_paths=50, seed=21).final
     twice = sde.simulate(sde.Wiener(2.0), 0.0, (0, 1), n_steps=8, n_paths=50, seed=21, method="heun").final
-    exact = sde.simulate(
-        sde.GeometricBrownian(0.1, 0.4), 1.0, (0, 1), n_steps=8, n_paths=50, seed=21, method="exact"
-    )
+    exact = sde.simulate(sde.GeometricBrownian(0.1, 0.4), 1.0, (0, 1), n_steps=8, n_paths=50, seed=21, method="exact")
     np.testing.assert_allclose(twice, 2.0 * w, rtol=1e-13)
     np.testing.assert_allclose(exact.final, np.exp(0.1 - 0.08 + 0.4 * w), rtol=1e-13)
 

@@ -52,9 +52,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from .core import checks, distances
+from .core.cache import kernel
 
 MIN_SAMPLES = 100
 """Fewest samples: the floors and limits are those of many samples."""
@@ -447,7 +447,7 @@ def _count(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return counts
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _count_chunk(x, edges, counts):
     n = edges.size - 1
     lower, upper = edges[0], edges[n]

@@ -14,12 +14,14 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import types
@@ -60,6 +62,69 @@ def load(text: str, names: dict[str, Any]) -> types.ModuleType:
             _modules.pop(next(iter(_modules)))
         _modules[key] = module
         return module
+
+
+class Kernel:
+    """A compiled function of the library itself, made at its first call and kept like every other kernel."""
+
+    def __init__(self, function: Any, options: str) -> None:
+        self.py_func = function
+        self.options = options
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        self._module: types.ModuleType | None = None
+        self._signatures = 0
+        self._on_disk = True
+
+    @property
+    def dispatcher(self) -> Any:
+        """Numba's dispatcher, for other compiled code to call."""
+        if self._module is None:
+            source = textwrap.dedent(inspect.getsource(self.py_func))
+            text = f"from numba import njit\n\n@njit({self.options}, cache=CACHE)\n{source[source.index('def ') :]}"
+            scope = self.py_func.__globals__
+            used = sorted(_all_names(self.py_func.__code__) & scope.keys())
+            names = {name: _dispatcher(scope[name]) for name in used}
+            self._module = load(text, names) if self._on_disk else _execute(text, names, None, cache=False)
+        return getattr(self._module, self.__name__)
+
+    def __call__(self, *arguments: Any) -> Any:
+        dispatcher = self.dispatcher
+        try:
+            result = dispatcher(*arguments)
+        except numba.core.errors.NumbaError:
+            raise
+        except Exception as error:
+            # the kernels compute with floats and raise nothing: this is the disk cache, read or written just now
+            if not self._on_disk:
+                raise
+            _warn(f"compiled code could not be read or kept ({type(error).__name__}: {error})")
+            self._forget()
+            return self.dispatcher(*arguments)
+        if len(dispatcher.overloads) != self._signatures:
+            self._signatures = len(dispatcher.overloads)
+            # a first call may also have compiled what this kernel calls, in modules of their own
+            for module in [module for module in _modules.values() if module.__file__]:
+                with contextlib.suppress(OSError):
+                    _seal(pathlib.Path(str(module.__file__)))
+        return result
+
+    def _forget(self) -> None:
+        if self._module is not None and self._module.__file__:
+            with contextlib.suppress(OSError):
+                _discard(pathlib.Path(self._module.__file__))
+        self._module, self._on_disk = None, False
+
+
+def _dispatcher(value: Any) -> Any:
+    return value.dispatcher if isinstance(value, Kernel) else value
+
+
+def kernel(function: Any = None, *, fastmath: tuple[str, ...] = ()) -> Any:
+    """Decorator of the library's own array kernels: compiled without the GIL, with NumPy's error model, on disk."""
+    if function is None:
+        return functools.partial(kernel, fastmath=fastmath)
+    flags = f", fastmath={{{', '.join(map(repr, fastmath))}}}" if fastmath else ""
+    return Kernel(function, f'nogil=True, error_model="numpy"{flags}')
 
 
 def folder() -> pathlib.Path | None:
@@ -134,6 +199,7 @@ def _from_folder(text: str, names: dict[str, Any], key: str) -> types.ModuleType
 def _execute(text: str, names: dict[str, Any], path: pathlib.Path | None, cache: bool) -> types.ModuleType:
     stem = path.stem if path else f"kernel_{hashlib.sha256(text.encode()).hexdigest()[:16]}_{len(sys.modules)}"
     module = types.ModuleType(stem)
+    module.__file__ = None
     module.__dict__.update(names, CACHE=cache)
     if path:
         module.__file__ = str(path)

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ..core.cache import kernel
 from .boundary import walls
 from .grid import Grid
 
@@ -196,7 +196,7 @@ def _evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> n
     return values
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _bernoulli(w):
     """B(w) and B(−w) = B(w) + w; each without cancellation, from the one of |w|."""
     a = abs(w)
@@ -211,7 +211,7 @@ def _bernoulli(w):
     return small + a, small
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _bands(mu, d, cells, h, floor, periodic):
     """The three bands, w of every inner face, and the loss rates of absorbing walls half a cell away."""
     n = len(cells)

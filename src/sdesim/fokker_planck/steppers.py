@@ -33,8 +33,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..core.cache import kernel
 from .operator import Coefficients, Operator
 
 Report = Callable[[float], None]
@@ -277,7 +277,7 @@ def _exponential_on_circle(operator: Operator, p: np.ndarray, t: float) -> tuple
     return out, float(np.abs(indicator).sum())
 
 
-@njit(nogil=True, error_model="numpy", cache=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath=("reassoc", "contract"))
 def _sweeps(bands, p, t, table, at_infinity):
     """ε p + 2 Re Σ c_k (tA − z_k)⁻¹ p and the L1 sum of the indicator; LU sweeps, the poles as lanes."""
     n = len(p)
@@ -324,7 +324,7 @@ def _sweeps(bands, p, t, table, at_infinity):
     return out, size
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _apply(bands, p):
     """A p, indices cyclic (the corner entries are zero off the circle)."""
     n = len(p)
@@ -336,7 +336,7 @@ def _apply(bands, p):
     return out
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _factor(bands, shift, scale, periodic):
     """LU of the M-matrix shift I − scale A, without pivoting.
 
@@ -371,7 +371,7 @@ def _factor(bands, shift, scale, periodic):
     return f
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _sweep(f, x):
     n = len(x)
     for i in range(1, n):
@@ -381,7 +381,7 @@ def _sweep(f, x):
         x[i] = x[i] * f[1, i] - f[2, i] * x[i + 1]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _solve(f, x, periodic):
     """M x = x in place."""
     _sweep(f, x)
@@ -392,7 +392,7 @@ def _solve(f, x, periodic):
             x[i] -= c * f[3, i]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _step(p, slope, middle, end, f1, f2, dt, periodic):
     """One step of TR-BDF2: p(t + dt), the stage at t + γ dt, the slope at t + dt, the L1 sum of the error."""
     n = len(p)
