@@ -1,6 +1,9 @@
 """The demonstration: four processes, each seen as a million paths and as the solution of its Fokker-Planck equation."""
 
+import contextlib
 import dataclasses
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .compare import Comparison, compare
+from .core import blocks, cache, normals
 from .density import Density, evolve_density, stationary_density
 from .fokker_planck.grid import Grid, gaussian, point_mass
 from .integrate.reductions import Histogram
@@ -70,8 +74,8 @@ def _paths(
 def wiener(n_paths: int, progress: Any = False) -> Claim:
     """Brownian motion from a point spreads by the heat equation with D = ½."""
     process, grid, n_steps = Wiener(), Grid(-6.0, 6.0, 600), 100
-    rho = evolve_density(process, point_mass(grid, 0.0), grid, (0.0, 1.0))
     histogram, seconds = _paths(process, 0.0, grid, 1.0, n_steps, n_paths, progress)
+    rho = evolve_density(process, point_mass(grid, 0.0), grid, (0.0, 1.0))
     found = compare(histogram, rho)
     closed = _l1(rho.final, gaussian(grid, 0.0, 1.0), grid)
     return Claim(
@@ -84,8 +88,8 @@ def wiener(n_paths: int, progress: Any = False) -> Claim:
 def ornstein_uhlenbeck(n_paths: int, progress: Any = False) -> Claim:
     """A spring with noise: the law is Gaussian at every time."""
     process, grid, n_steps = OrnsteinUhlenbeck(1.0, 0.0, 0.8), Grid(-3.0, 4.0, 700), 100
-    rho = evolve_density(process, point_mass(grid, 2.0), grid, (0.0, 1.0))
     histogram, seconds = _paths(process, 2.0, grid, 1.0, n_steps, n_paths, progress)
+    rho = evolve_density(process, point_mass(grid, 2.0), grid, (0.0, 1.0))
     found = compare(histogram, rho)
     mean, std = process.mean(1.0, 2.0), np.sqrt(process.variance(1.0, 2.0))
     closed = _l1(rho.final, gaussian(grid, mean, std), grid)
@@ -99,8 +103,8 @@ def ornstein_uhlenbeck(n_paths: int, progress: Any = False) -> Claim:
 def double_well(n_paths: int, progress: Any = False) -> Claim:
     """Langevin diffusion in two wells: on its way at t = 0.5, at rest in exp(−U/T) in the end."""
     process, grid, n_steps = DoubleWell(barrier=1.5, temperature=0.75), Grid(-2.6, 2.6, 520), 100
-    rho = evolve_density(process, point_mass(grid, -1.0), grid, (0.0, 0.5))
     histogram, seconds = _paths(process, -1.0, grid, 0.5, n_steps, n_paths, progress)
+    rho = evolve_density(process, point_mass(grid, -1.0), grid, (0.0, 0.5))
     found = compare(histogram, rho)
     rest = stationary_density(process, grid)
     late = evolve_density(process, point_mass(grid, -1.0), grid, (0.0, 100.0))
@@ -121,15 +125,53 @@ def double_well(n_paths: int, progress: Any = False) -> Claim:
 
 def own_process(n_paths: int, progress: Any = False) -> Claim:
     """A process of one's own, in two lambdas: a driven drift and a noise that grows with |x|."""
-    process = ito(lambda x, t: 2.0 * np.sin(4.0 * t) - x, lambda x, t: 0.5 * np.sqrt(1.0 + x * x))
-    grid, n_steps = Grid(-8.0, 10.0, 900), 200
-    rho = evolve_density(process, point_mass(grid, 0.5), grid, (0.0, 1.0), rtol=1e-4)
+    process, grid, n_steps = _own(), Grid(-8.0, 10.0, 900), 200
     histogram, seconds = _paths(process, 0.5, grid, 1.0, n_steps, n_paths, progress)
+    rho = evolve_density(process, point_mass(grid, 0.5), grid, (0.0, 1.0), rtol=1e-4)
     found = compare(histogram, rho)
     return Claim(
         "Own process", "dX = (2 sin 4t − X) dt + ½√(1 + X²) dW, from two lambdas: paths lie on its PDE",
         _against(found), found.within_noise, found, histogram, rho, n_paths * n_steps, seconds,
     )  # fmt: skip
+
+
+def _own() -> Any:
+    return ito(lambda x, t: 2.0 * np.sin(4.0 * t) - x, lambda x, t: 0.5 * np.sqrt(1.0 + x * x))
+
+
+def _compile_densities() -> None:
+    """What a second process compiles at the first demonstration, while the first one compiles the paths."""
+    normals.source(np.dtype(np.float32))
+    grid = Grid(-6.0, 6.0, 60)
+    for process in (Wiener(), _own()):
+        evolve_density(process, gaussian(grid, 0.0, 1.0), grid, (0.0, 0.1), rtol=1e-2)
+
+
+class _Aside:
+    """Compile in a second process, once for each version of the library: Numba compiles on one core a process."""
+
+    def __init__(self) -> None:
+        folder = cache.folder()
+        self.mark = folder / f"demo_{cache.own_digest()[:32]}.done" if folder else None
+        self.process: subprocess.Popen[bytes] | None = None
+        if self.mark is not None and not self.mark.exists() and blocks.available_cores() > 1:
+            program = "from sdesim import demo; demo._compile_densities()"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+
+    def wait(self) -> None:
+        """Until its kernels lie on the disk; if it failed, they are compiled here."""
+        if self.process is not None and self.process.wait() == 0 and self.mark is not None:
+            with contextlib.suppress(OSError):
+                self.mark.touch()
+        self.process = None
+
+    def stop(self) -> None:
+        """End it, whatever it is doing."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
 
 CLAIMS: tuple[Callable[..., Claim], ...] = (wiener, ornstein_uhlenbeck, double_well, own_process)
@@ -140,11 +182,17 @@ def run(
 ) -> list[Claim]:
     """Check all four claims; ``report`` is called with each as it is known."""
     claims = []
-    for check in CLAIMS:
-        claim = check(n_paths, progress)
-        claims.append(claim)
-        if report is not None:
-            report(claim)
+    aside = _Aside()
+    try:
+        _paths(Wiener(), 0.0, Grid(-6.0, 6.0, 600), 1.0, 1, 1000, False)  # compiles the time loop meanwhile
+        aside.wait()
+        for check in CLAIMS:
+            claim = check(n_paths, progress)
+            claims.append(claim)
+            if report is not None:
+                report(claim)
+    finally:
+        aside.stop()
     return claims
 
 

@@ -303,7 +303,7 @@ def clear() -> None:
 
 
 @functools.cache
-def _own_digest() -> str:
+def own_digest() -> str:
     """A digest of the package's sources: what they put into kernels behind the names (overloads, Numba passes)."""
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parent.parent.rglob("*.py")):
@@ -313,7 +313,7 @@ def _own_digest() -> str:
 
 def fingerprint(text: str, names: dict[str, Any]) -> str:
     """A digest of the text, Numba's version and, by value, everything the names lead to."""
-    versions = f"{numba.__version__} {np.__version__} {sys.version_info[:2]} {_own_digest()}"
+    versions = f"{numba.__version__} {np.__version__} {sys.version_info[:2]} {own_digest()}"
     digest = hashlib.sha256(f"{versions}\n{text}".encode())
     _feed(digest, tuple(sorted(names.items())), {})
     return digest.hexdigest()[:32]
