@@ -563,7 +563,7 @@ def measure(jobs: list[str], contenders: list[str], quick: bool, repeats: int, l
                     continue
                 n_paths = PATHS.get((contender, job), 10_000 if job == "J5" else 100_000)
                 if quick:
-                    n_paths //= 10 if job == "J4" else QUICK.get(contender, 1)
+                    n_paths //= QUICK.get(contender, 1)
                 entries.append(Entry(contender, job, dtype, n_paths))
     os.environ.update(ENVIRONMENT)
     workers = Workers(timeout=600)

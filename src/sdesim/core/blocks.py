@@ -8,6 +8,7 @@ thread only waits, which is what lets Ctrl-C be answered at once.
 import concurrent.futures
 import itertools
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,11 +98,16 @@ def run(
         for future in futures[len(done) :]:
             future.cancel()
         return [future.result() for future in done], False
-    except BaseException:
+    except BaseException as error:
         if stop is not None:
             stop[0] = 1
         for future in futures:
             future.cancel()
+        if isinstance(error, pickle.PicklingError | AttributeError) and "pickle" in str(error):
+            raise TypeError(
+                f"the work cannot be sent to the executor's processes ({error}); define the functions of the process at "
+                "the top level of an importable module, or run on threads"
+            ) from None
         raise
     finally:
         bar.close()

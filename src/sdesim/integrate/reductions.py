@@ -39,11 +39,13 @@ _SAVE = f"""\
         for i in range({LANES}):
             buffer[b, j, i] = x[j, i]
     if b == {_SAVE_DEPTH} - 1 or index == n_times - 1:
-        out = carray(_state_pointer(slots[2]), (slots[4], n_times, d))
+        # a path's states follow one another in memory, so (time, component) is one index on both sides
+        out = carray(_state_pointer(slots[2]), (slots[4], n_times * d))
+        rows = carray(_state_pointer(slots[3]), ({_SAVE_DEPTH} * d, {LANES}))
+        first = (index - b) * d
         for i in range(lo, hi):
-            for k in range(b + 1):
-                for j in range(d):
-                    out[row + i, index - b + k, j] = buffer[k, j, i]
+            for q in range((b + 1) * d):
+                out[row + i, first + q] = rows[q, i]
 """
 
 _HISTOGRAM = f"""\
