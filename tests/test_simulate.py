@@ -350,6 +350,16 @@ def test_one_seed_drives_all_processes_by_one_brownian_path():
     np.testing.assert_allclose(exact.final, np.exp(0.1 - 0.08 + 0.4 * w), rtol=1e-13)
 
 
+def test_calls_from_several_threads_at_once():
+    def run(k):
+        return sde.simulate(sde.OrnsteinUhlenbeck(1.0 + k % 2), 0.5, (0, 1), n_steps=20, n_paths=700, seed=4, workers=2)
+
+    expected = [run(k).final for k in range(2)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for k, paths in enumerate(pool.map(run, range(40))):
+            assert np.array_equal(paths.final, expected[k % 2])
+
+
 # ---- what is saved ---------------------------------------------------------------------------------------
 
 
@@ -512,6 +522,16 @@ def test_a_bad_lane_outside_the_block_is_no_bad_path():
         x0[256] = 1e200
         with pytest.raises(NonFiniteError, match=r"1 of 257 paths .* path 256 at step 1 "):
             sde.simulate(Cubic(), x0, (0, 1), n_steps=4, increments=np.zeros((257, 4)))
+
+
+@pytest.mark.parametrize("process", [Cubic(), in_batches(Cubic())], ids=["tiles", "batch"])
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_the_error_is_found_again_with_given_increments(process):
+    """Only the noise throws path 270 out: far away after step 3, infinite at step 4."""
+    w = np.zeros((300, 6))
+    w[270, 2] = 1e200
+    with pytest.raises(NonFiniteError, match=r"1 of 300 paths .* path 270 at step 4 \(t=4\)"):
+        sde.simulate(process, 0.1, (0, 6), n_steps=6, n_paths=300, increments=w)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------
