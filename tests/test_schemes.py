@@ -100,7 +100,10 @@ ORDERS = [
     ("euler_maruyama", Spring(), 1.0),
     ("milstein", Seasonal(), 1.0),
     ("milstein", SeasonalWithoutDerivative(), 1.0),
+    ("platen", Seasonal(), 1.0),
     ("heun", SeasonalStratonovich(), 1.0),
+    ("midpoint", SeasonalStratonovich(), 1.0),
+    ("midpoint", Seasonal(), 1.0),
     ("heun", Seasonal(), 1.0),
 ]
 

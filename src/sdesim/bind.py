@@ -14,7 +14,7 @@ import numpy as np
 
 from .core import checks, compile, normals
 from .integrate import tiles
-from .integrate.schemes import MILSTEIN_DERIVATIVE_FREE, SCHEMES, Scheme
+from .integrate.schemes import PLATEN, SCHEMES, Scheme
 from .processes import calculus
 
 
@@ -42,7 +42,7 @@ def pick_scheme(process: Any, method: Any) -> Scheme:
     if scheme.name == "exact" and process.batch_only:
         raise ValueError(f"method='exact' runs a compiled transition, and {label} runs in whole-array steps only")
     if scheme.name == "milstein" and process.diffusion_dx is None:
-        return MILSTEIN_DERIVATIVE_FREE
+        return PLATEN
     return scheme
 
 
@@ -83,8 +83,12 @@ def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, freeze: b
     uses_time = any(tile.uses_time for tile in built)
     fixed = [int(not tile.uses_state and not tile.uses_time) for tile in built]
     flags = np.array([m, uses_time, *fixed], np.int64)
+    with np.errstate(over="ignore"):
+        parameters = vector.astype(dtype)
+    if (np.isfinite(vector) & ~np.isfinite(parameters)).any():
+        raise ValueError(f"a parameter of {type(process).__name__} is too large for {dtype}; use dtype=float64")
     engine, source = tiles.engine(scheme, dtype, general, freeze, given), normals.source(dtype)
-    return Compiled(engine, source, tuple(built), vector.astype(dtype), flags)
+    return Compiled(engine, source, tuple(built), parameters, flags)
 
 
 def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype, m: int) -> compile.Tile:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import bind
-from .core import blocks, checks
+from .core import blocks, checks, stream
 from .core.compile import LANES
 from .errors import MemoryLimitError, NonFiniteError
 from .integrate import batch
@@ -59,11 +59,23 @@ class Paths:
         """States at the end; after ``reduce=`` nothing was kept and the run is repeated."""
         return self._stored[1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickling takes the states along where they were kept, and never runs anything again."""
+        state = dict(self.__dict__)
+        if not self.reductions:
+            state["_stored"] = self._stored
+        state["_states"] = _not_kept
+        return state
+
     def __repr__(self) -> str:
         return (
             f"Paths(n_paths={self.n_paths}, t={self.t[0]:g}..{self.t[-1]:g} ({len(self.t)} times), "
             f"method={self.method!r}, seed={self.seed}, success={self.success})"
         )
+
+
+def _not_kept() -> tuple[np.ndarray, np.ndarray]:
+    raise RuntimeError("these paths came through a file or from another process, and reduce= kept none of them")
 
 
 def simulate(
@@ -221,6 +233,7 @@ def _prepare(
     sample = states.sample(1, seed) if hasattr(states, "sample") else states[:1]
     check_structure(process, bind.process_state(process, np.asarray(sample, float).reshape(1, d)), t0)
     m = bind.noise_dim(process, d)
+    checks.integer("components of the state", max(d, m), below=stream.MAX_COMPONENTS)
     given = None if increments is None else _check_increments(increments, count, n_steps, m, state_shape, kind)
     if not reduce:
         _check_memory(count, len(records), d, kind)
@@ -509,7 +522,10 @@ def _finish(run: Run, outcome: Outcome, execute: Callable[[Run], Outcome]) -> Pa
     def again() -> tuple[np.ndarray, np.ndarray]:
         same = dataclasses.replace(run, reduce=[], n_paths=n, on_nonfinite="ignore", stop=np.zeros(1, np.uint8))
         _check_memory(n, len(run.records), run.d, run.dtype)
-        return _shaped(run, execute(same))
+        repeated = execute(same)
+        if not repeated.complete:
+            raise KeyboardInterrupt("the paths were being simulated again, because reduce= kept none of them")
+        return _shaped(run, repeated)
 
     return Paths(
         t=run.times, reductions=reductions, seed=run.seed, first_path=run.first_path, n_paths=n,

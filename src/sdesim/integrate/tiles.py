@@ -11,20 +11,10 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from ..core import cache, call, elementary, normals
 from ..core.compile import LANES
 from .schemes import Scheme
-
-
-@njit
-def _lines(rows, like):
-    """Zeros (rows, 256) that start on a cache line: an access of 512 bits then never straddles two."""
-    raw = np.zeros(rows * 256 + 64, like.dtype)
-    skip = (-raw.ctypes.data) % 64 // like.itemsize
-    return raw[skip : skip + rows * 256].reshape((rows, 256))
-
 
 _TEMPLATE = """\
 import math
@@ -46,11 +36,11 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
     m = flags[0]                # Wiener processes a path
     uses_time = flags[1] != 0
     h, root = {T}(dt), {T}(math.sqrt(dt))
-    x = _lines(d, p)
-    y = _lines(d, p)
-    w = _lines(m, p)
-    z = _lines(m * {S}, p).reshape((m, {S}, {L}))
-    words = _lines(2, np.zeros(1, np.uint64)).reshape((4, {L} // 2))
+    x = np.zeros((d, {L}), {T})
+    y = np.zeros((d, {L}), {T})
+    w = np.zeros((m, {L}), {T})
+    z = np.zeros((m, {S}, {L}), {T})
+    words = np.zeros((4, {L} // 2), np.uint64)
     t = np.zeros({L} + 1, {T})
 {buffers}
     t[{L}] = h
@@ -136,7 +126,6 @@ def engine(scheme: Scheme, dtype: Any, general: bool, freeze: bool = False, give
     dtype = np.dtype(dtype)
     names: dict[str, Any] = {
         "_wide": elementary.wide_vectors,
-        "_lines": _lines,
         "_tile": call.call_tile,
         "_record": call.call_recorder,
         "_source": call.call_source,
@@ -184,7 +173,7 @@ def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, 
             is_noise = name in stage.noises
             label = f"{'g' if is_noise else 'f'}{number}_{name}"
             rows = "d * m" if is_noise and general else "d"
-            buffers.append(f"{label} = _lines({rows}, p)")
+            buffers.append(f"{label} = np.zeros(({rows}, {L}), {T})")
             if name == "transition":
                 # the transition is a function of the state and of a standard normal, stacked
                 buffers.append(f"pair = np.zeros((2 * d, {L}), {T})")

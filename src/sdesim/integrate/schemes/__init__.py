@@ -7,10 +7,10 @@ from .base import Scheme, Stage
 from .euler_maruyama import EULER_MARUYAMA
 from .exact import EXACT
 from .heun import HEUN
-from .milstein import MILSTEIN, MILSTEIN_DERIVATIVE_FREE
+from .midpoint import MIDPOINT
+from .milstein import MILSTEIN
+from .platen import PLATEN
 
-SCHEMES = {scheme.name: scheme for scheme in (EXACT, EULER_MARUYAMA, MILSTEIN, HEUN)}
+SCHEMES = {scheme.name: scheme for scheme in (EXACT, EULER_MARUYAMA, MILSTEIN, PLATEN, HEUN, MIDPOINT)}
 
-__all__ = [
-    "EULER_MARUYAMA", "EXACT", "HEUN", "MILSTEIN", "MILSTEIN_DERIVATIVE_FREE", "SCHEMES", "Scheme", "Stage",
-]  # fmt: skip
+__all__ = ["EULER_MARUYAMA", "EXACT", "HEUN", "MIDPOINT", "MILSTEIN", "PLATEN", "SCHEMES", "Scheme", "Stage"]
