@@ -13,7 +13,7 @@ from . import bind
 from .core import blocks, checks, stream
 from .core.compile import LANES
 from .errors import MemoryLimitError, NonFiniteError
-from .integrate import batch
+from .integrate import batch, tiles
 from .integrate.reductions import Recorder, save_recorder
 from .integrate.schemes import Scheme
 from .processes.structure import check_structure
@@ -439,6 +439,7 @@ def _step_tiles(
         x0, block.first, block.size, run.t0, run.dt, 0, run.n_steps, run.seed, code.source.address,
         code.parameters, code.addresses, code.flags, given, records,
         np.array([r.address for r in recorders], np.int64), slots, final, run.stop, report,
+        *tiles.workspace(run.scheme, run.dtype, run.d, int(code.flags[0])),
     )  # fmt: skip
     return int(report[0]), int(report[1])
 
