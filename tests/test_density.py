@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from sdesim.core import compile
 from sdesim.density import Density, evolve_density, stationary_density
 from sdesim.fokker_planck.grid import Grid, cell_averages, gaussian, point_mass
 from sdesim.processes.base import Process
@@ -25,6 +26,10 @@ class Formula(Process):
 
     def diffusion(self, x, t):
         return self.sigma(x, t)
+
+    @property
+    def autonomous(self):
+        return not any(compile.arguments_read(f)[1] for f in (self.mu, self.sigma))
 
 
 def ou(sigma=1.0):

@@ -103,7 +103,6 @@ ORDERS = [
     ("platen", Seasonal(), 1.0),
     ("heun", SeasonalStratonovich(), 1.0),
     ("midpoint", SeasonalStratonovich(), 1.0),
-    ("midpoint", Seasonal(), 1.0),
     ("heun", Seasonal(), 1.0),
 ]
 

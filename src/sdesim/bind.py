@@ -16,6 +16,7 @@ from .core import checks, compile, normals
 from .integrate import tiles
 from .integrate.schemes import PLATEN, SCHEMES, Scheme
 from .processes import calculus
+from .processes.structure import on_arrays
 
 
 def methods() -> list[dict[str, Any]]:
@@ -64,14 +65,16 @@ class Compiled:
 
     run: Any
     source: Any
-    tiles: tuple[compile.Tile, ...]
+    tiles: dict[int, compile.Tile]
+    constants: dict[int, np.ndarray]
     parameters: np.ndarray
     flags: np.ndarray
 
     @property
     def addresses(self) -> np.ndarray:
         """Addresses of the tile functions, in the engine's order."""
-        return np.array([tile.address for tile in self.tiles], np.int64)
+        count = len(self.flags) - 2
+        return np.array([self.tiles[i].address if i in self.tiles else 0 for i in range(count)], np.int64)
 
 
 def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, freeze: bool, given: bool) -> Compiled:
@@ -79,16 +82,39 @@ def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, freeze: b
     layout, vector = compile.flatten(type(process).__name__, process.fields())
     general = process.noise == "general"
     m = noise_dim(process, d)
-    built = [_tile(process, scheme, name, layout, dtype, m) for name in tiles.coefficients(scheme)]
-    uses_time = any(tile.uses_time for tile in built)
-    fixed = [int(not tile.uses_state and not tile.uses_time) for tile in built]
-    flags = np.array([m, uses_time, *fixed], np.int64)
+    built: dict[int, compile.Tile] = {}
+    constants: dict[int, np.ndarray] = {}
+    for position, name in enumerate(tiles.coefficients(scheme)):
+        if _is_constant(process, scheme, name):
+            constants[position] = _constant(process, name, d).astype(dtype)
+        else:
+            built[position] = _tile(process, scheme, name, layout, dtype, m)
+    uses_time = any(tile.uses_time for tile in built.values())
+    held = [int(i in constants) for i in range(len(built) + len(constants))]
+    flags = np.array([m, uses_time, *held], np.int64)
     with np.errstate(over="ignore"):
         parameters = vector.astype(dtype)
     if (np.isfinite(vector) & ~np.isfinite(parameters)).any():
         raise ValueError(f"a parameter of {type(process).__name__} is too large for {dtype}; use dtype=float64")
     engine, source = tiles.engine(scheme, dtype, general, freeze, given), normals.source(dtype)
-    return Compiled(engine, source, tuple(built), parameters, flags)
+    return Compiled(engine, source, built, constants, parameters, flags)
+
+
+def _is_constant(process: Any, scheme: Scheme, name: str) -> bool:
+    """Whether a coefficient reads neither the state nor the time: it is evaluated here and never compiled."""
+    if name == "transition" or hasattr(process, f"{name}_tile"):
+        return False
+    if name == "drift" and _drift_sign(process, scheme) and not _additive(process):
+        return False
+    return compile.uses(process.formula(name)) == (False, False)
+
+
+def _constant(process: Any, name: str, d: int) -> np.ndarray:
+    """Its value, a row for each component (and each Wiener process, where the noise is general)."""
+    value = getattr(process, name)(process_state(process, np.ones((1, d))), 0.0)
+    if isinstance(value, (tuple, list)):
+        return np.array([float(np.ravel(v)[0]) for row in value for v in (row if isinstance(row, tuple) else (row,))])
+    return np.broadcast_to(np.asarray(value, float).ravel(), (d,))
 
 
 def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype, m: int) -> compile.Tile:
@@ -149,7 +175,7 @@ def batch_coefficients(process: Any, scheme: Scheme, dtype: np.dtype, d: int) ->
         return evaluate(formula if sign else process.drift, x, t)
 
     def evaluate(formula: Callable[..., Any], x: np.ndarray, t: float) -> np.ndarray:
-        value = formula(process_state(process, x), t)
+        value = on_arrays(formula.__name__, formula, process_state(process, x), t)
         out = np.empty(x.shape, dtype)
         if isinstance(value, (tuple, list)):
             for j, part in enumerate(value):

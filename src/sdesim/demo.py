@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import subprocess
 import sys
 import time
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from . import bind
 from .compare import Comparison, compare
-from .core import blocks, cache, normals
+from .core import blocks, cache
 from .density import Density, evolve_density, stationary_density
 from .fokker_planck.grid import Grid, gaussian, point_mass
 from .integrate.reductions import Histogram
+from .integrate.schemes import HEUN
 from .processes.custom import ito
 from .processes.double_well import DoubleWell
 from .processes.ornstein_uhlenbeck import OrnsteinUhlenbeck
@@ -142,10 +145,11 @@ def _own() -> Any:
 
 def _compile_densities() -> None:
     """What a second process compiles at the first demonstration, while the first one compiles the paths."""
-    normals.source(np.dtype(np.float32))
     grid = Grid(-6.0, 6.0, 60)
     for process in (Wiener(), _own()):
         evolve_density(process, gaussian(grid, 0.0, 1.0), grid, (0.0, 0.1), rtol=1e-2)
+    bind.compiled(_own(), HEUN, np.dtype(np.float32), 1, freeze=False, given=False)
+    importlib.import_module("matplotlib.font_manager")  # its first import in an account writes the list of fonts
 
 
 class _Aside:
@@ -185,7 +189,7 @@ def run(
     claims = []
     aside = _Aside()
     try:
-        for process in (Wiener(), OrnsteinUhlenbeck(), DoubleWell(), _own()):
+        for process in (Wiener(), OrnsteinUhlenbeck(), DoubleWell()):
             _paths(process, 0.0, Grid(-6.0, 6.0, 60), 1.0, 1, 1000, False)  # what is left to compile, meanwhile
         aside.wait()
         for check in CLAIMS:
@@ -205,7 +209,8 @@ def picture(claims: list[Claim], path: Any) -> None:
 
     from . import plot
 
-    figure = Figure(figsize=(11.0, 7.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 7.6))
+    figure.subplots_adjust(left=0.06, right=0.985, top=0.95, bottom=0.07, hspace=0.28, wspace=0.16)
     FigureCanvasAgg(figure)
     for ax, claim in zip(figure.subplots(2, 2).flat, claims, strict=True):
         plot.compare(claim.histogram, claim.rho, ax=ax)

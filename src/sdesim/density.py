@@ -17,6 +17,7 @@ process, binned on the same grid, have this density: that is what ``compare`` ch
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from .fokker_planck.grid import Grid, cell_averages, coarsen, gaussian, point_ma
 from .fokker_planck.operator import Coefficients, Operator
 from .fokker_planck.score import GridScore
 from .fokker_planck.stationary import stationary
+from .processes.structure import on_arrays
 
 __all__ = [
     "Density",
@@ -45,13 +47,15 @@ __all__ = [
 METHODS = ("auto", "cf14", "tr_bdf2", "characteristics")
 ALL_TIMES = 100
 MASS_TOLERANCE = 1e-6
-# Times at which coefficients that read the time are compared, as fractions of the span: irregular (a golden-section
-# sequence), so that no period hides, and no coarser than the steps of a solver that would look at each of them.
+# Times at which coefficients that read the time are compared on request, as fractions of the span: irregular (a
+# golden-section sequence), so that no period hides.
 PROBES = tuple((k * 0.6180339887498949) % 1.0 for k in range(32))
 WALL_SHARE = 1e-3
 # Share of p0 that the refinement for Richardson extrapolation may have to limit before it is called
 # unresolved.
 UNRESOLVED = 1e-3
+# Numerical diffusion, as a share of the diffusion, weighted with the density, from which one is warned.
+UPWIND_SHARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -204,10 +208,9 @@ def evolve_density(
         exponential below rtol/100; edges are traced along characteristics to rtol cell widths.
     boundary : "reflecting", "absorbing", "periodic" or a pair (low, high)
     method : "auto", "cf14", "tr_bdf2" or "characteristics"
-        "auto" takes characteristics if σ vanishes everywhere; "cf14" if no current can circulate and the
-        formulas do not read the time, or are the same bit for bit at 32 irregular times of the span; TR-BDF2
-        otherwise. A formula that changes for less than a thirtieth of the span could pass for constant: then
-        ask for "tr_bdf2", which evaluates it at each step, or solve in parts.
+        "auto" takes characteristics if σ vanishes everywhere; "cf14" if the formulas do not read the time
+        (``process.autonomous``) and no current can circulate; TR-BDF2 otherwise. On request "cf14" is also taken
+        for formulas that read it and are the same bit for bit at 32 irregular times of the span.
     richardson : bool
         Solve on twice the cells as well and extrapolate, (4 fine − coarse)/3: fourth order in h instead of
         second. The result may undershoot zero where the coarse grid does not resolve the density; see
@@ -227,7 +230,8 @@ def evolve_density(
     TypeError
         For arguments of the wrong kind.
 
-    Error O(h²) in space (O(h³) for characteristics), O(rtol^(2/3)) in time for TR-BDF2. Sources: Scharfetter
+    Error O(h²) in space where cells resolve μ/D (first order, with a warning, where they do not; O(h³) for
+    characteristics), O(rtol^(2/3)) in time for TR-BDF2. Sources: Scharfetter
     & Gummel 1969; Cody, Meinardus & Varga 1969; Bank et al. 1985.
     """
     _check_process(process, grid)
@@ -252,6 +256,8 @@ def evolve_density(
             results.append(_solve(level, p, method, constant, t0, times, tolerance, report))
     last = results[-1]
     p, absorbed = last.p, last.absorbed
+    if method != "characteristics":
+        _warn_of_upwinding(coefficients, results[0].p[-1], t1)
     if richardson:
         p = (4.0 * coarsen(last.p) - results[0].p) / 3.0
         absorbed = (4.0 * last.absorbed - results[0].absorbed) / 3.0
@@ -308,7 +314,8 @@ def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float
         return "characteristics", False
     if method == "tr_bdf2":
         return method, False
-    constant = autonomous or coefficients.constant(probes)
+    # formulas that read the time may change for a moment that no probe meets: they are constant on request only
+    constant = autonomous or (method == "cf14" and coefficients.constant(probes))
     circulates = constant and coefficients.at(t0).circulates
     if method == "auto":
         return ("cf14" if constant and not circulates else "tr_bdf2"), constant
@@ -320,11 +327,36 @@ def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float
 
 
 def _coefficients(process: Any, grid: Grid, boundary: Any) -> Coefficients:
+    def drift(x: np.ndarray, t: float) -> Any:
+        return on_arrays("drift", process.ito_drift, x, t)
+
     def diffusivity(x: np.ndarray, t: float) -> Any:
-        sigma = np.asarray(process.diffusion(x, t))
+        sigma = np.asarray(on_arrays("diffusion", process.diffusion, x, t))
         return 0.5 * sigma * sigma
 
-    return Coefficients(process.ito_drift, diffusivity, grid, boundary)
+    return Coefficients(drift, diffusivity, grid, boundary)
+
+
+def _warn_of_upwinding(coefficients: Coefficients, p: np.ndarray, t: float) -> None:
+    """Say where the cells are too coarse for the drift: Scharfetter-Gummel then adds D (Pe coth Pe − 1) to D."""
+    grid = coefficients.grid
+    mu = np.broadcast_to(np.asarray(coefficients.drift(grid.centers, t), float), grid.shape)
+    d = np.broadcast_to(np.asarray(coefficients.diffusivity(grid.centers, t), float), grid.shape)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        peclet = np.abs(mu) * grid.spacing / (2.0 * d)
+        added = np.where(peclet > 1e-3, peclet / np.tanh(peclet) - 1.0, peclet**2 / 3.0) * d
+    seen = np.isfinite(added) & (d > 0.0)
+    share = float((added * p)[seen].sum() / max(float((d * p)[seen].sum()), np.finfo(float).tiny))
+    if share > UPWIND_SHARE:
+        # the share falls at least linearly with h
+        cells = math.ceil(grid.n_cells * share / UPWIND_SHARE)
+        warnings.warn(
+            f"the drift is strong against the diffusion: cells of {grid.spacing:g} add {100 * share:.2g} % to the "
+            f"diffusion where the density is; about {cells} cells bring that below {100 * UPWIND_SHARE:g} % "
+            "(richardson=True does not)",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _check_process(process: Any, grid: Any) -> None:

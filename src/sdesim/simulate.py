@@ -132,6 +132,7 @@ def simulate(
     workers = blocks.check_executor(executor, workers)
     if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
         raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
+    _warn_of_times(run)
     execute = functools.partial(_execute, executor=executor, workers=workers, progress=progress)
     return _finish(run, execute(run), execute)
 
@@ -231,7 +232,7 @@ def _prepare(
             raise TypeError(f"reduce must hold reductions such as Histogram or Moments, got {reduction!r}")
         reduction.check(d)
     sample = states.sample(1, seed) if hasattr(states, "sample") else states[:1]
-    check_structure(process, bind.process_state(process, np.asarray(sample, float).reshape(1, d)), t0)
+    check_structure(process, _probe(process, np.asarray(sample, float).reshape(d)), t0)
     m = bind.noise_dim(process, d)
     checks.integer("components of the state", max(d, m), below=stream.MAX_COMPONENTS)
     given = None if increments is None else _check_increments(increments, count, n_steps, m, state_shape, kind)
@@ -241,6 +242,13 @@ def _prepare(
         process, scheme, states, state_shape, count, first_path, t0, t1, n_steps, records, reduce, seed, kind, given,
         on_nonfinite, np.zeros(1, np.uint8),
     )  # fmt: skip
+
+
+def _probe(process: Any, state: np.ndarray) -> Any:
+    """One state as the compiled formulas will see it: numbers, so that branches and ``math`` functions are served."""
+    if process.batch_only:
+        return bind.process_state(process, state.reshape(1, -1))
+    return tuple(state) if process.dim is not None and process.dim >= 2 else state[0]
 
 
 def _initial_states(process: Any, x0: Any, n_paths: Any, dtype: np.dtype) -> tuple[Any, tuple[int, ...], int]:
@@ -363,6 +371,18 @@ class Outcome:
         return sum(block.size for block in self.blocks)
 
 
+def _warn_of_times(run: Run) -> None:
+    """float32 formulas see float32 times, which far from 0 are coarse against the span."""
+    rounding = float(np.spacing(np.float32(max(abs(run.t0), abs(run.t1)))))
+    if run.dtype == np.float32 and rounding > 1e-5 * (run.t1 - run.t0) and not run.process.autonomous:
+        warnings.warn(
+            f"in float32 the times near t = {run.t1:g} are rounded to {rounding:.1g}, and the coefficients depend on "
+            "time; use dtype=float64, or a clock that starts at 0",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
     if not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
@@ -439,7 +459,7 @@ def _step_tiles(
         x0, block.first, block.size, run.t0, run.dt, 0, run.n_steps, run.seed, code.source.address,
         code.parameters, code.addresses, code.flags, given, records,
         np.array([r.address for r in recorders], np.int64), slots, final, run.stop, report,
-        *tiles.workspace(run.scheme, run.dtype, run.d, int(code.flags[0])),
+        *tiles.workspace(run.scheme, run.dtype, run.d, int(code.flags[0]), code.constants),
     )  # fmt: skip
     return int(report[0]), int(report[1])
 
@@ -521,7 +541,8 @@ def _finish(run: Run, outcome: Outcome, execute: Callable[[Run], Outcome]) -> Pa
         return _shaped(run, outcome)
 
     def again() -> tuple[np.ndarray, np.ndarray]:
-        same = dataclasses.replace(run, reduce=[], n_paths=n, on_nonfinite="ignore", stop=np.zeros(1, np.uint8))
+        policy = "freeze" if run.on_nonfinite == "freeze" else "ignore"
+        same = dataclasses.replace(run, reduce=[], n_paths=n, on_nonfinite=policy, stop=np.zeros(1, np.uint8))
         _check_memory(n, len(run.records), run.d, run.dtype)
         repeated = execute(same)
         if not repeated.complete:

@@ -10,8 +10,8 @@ intermediate representation, so that lambdas and closures are served as well:
 
 * numeric constants take the dtype of the state (Numba types ``0.5 * x`` as float64 for a float32 x, which costs
   float32 its speed on every target);
-* ``exp``, ``log``, ``sin``, ``cos``, ``tanh`` and ``where`` become the library's own (``functions``), which run in
-  vector registers and give the same bits everywhere.
+* ``exp``, ``log``, ``sin``, ``cos``, ``tanh``, ``where`` and ``clip`` become the library's own (``functions``), which
+  run in vector registers and give the same bits everywhere.
 """
 
 import collections
@@ -272,6 +272,7 @@ def formula(function: Callable[..., Any], known: dict[int, Any] | None = None) -
     if not isinstance(function, python_types.FunctionType):
         raise CompileError(f"{function!r} is not a plain function, so it cannot be compiled")
     _refuse_raise(function)
+    _refuse_random(function)
     scope = dict(function.__globals__)
     used = {n for n in cache._all_names(function.__code__) if isinstance(scope.get(n), python_types.FunctionType)}
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -287,6 +288,25 @@ def formula(function: Callable[..., Any], known: dict[int, Any] | None = None) -
         original = function
     known[id(original)] = njit(pipeline_class=FormulaCompiler, error_model="numpy", nogil=True)(function)
     return known[id(original)]
+
+
+def _refuse_random(function: Callable[..., Any]) -> None:
+    modules = [value for value in _values(function) if isinstance(value, python_types.ModuleType)]
+    names = set(function.__code__.co_names)
+    if any(m.__name__ == "random" or m.__name__.endswith(".random") for m in modules) or (
+        np in modules and "random" in names
+    ):
+        raise CompileError(
+            f"{function.__qualname__} draws random numbers, which would not be those of the seed; the noise of a "
+            "process is its diffusion times dW"
+        )
+
+
+def _values(function: Callable[..., Any]) -> list[Any]:
+    """The globals and closure cells that a function refers to."""
+    code, scope = function.__code__, function.__globals__
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [scope[name] for name in code.co_names if name in scope] + cells
 
 
 def _callee(value: Any, known: dict[int, Any]) -> Any:
@@ -325,10 +345,9 @@ def tile(x_, t_, p_, out_, rows):
 class Tile:
     """A compiled coefficient: its address, and what an engine may leave out."""
 
-    def __init__(self, module: Any, uses_state: bool, uses_time: bool) -> None:
+    def __init__(self, module: Any, uses_time: bool) -> None:
         self.module = module  # keeps the machine code alive
         self.address: int = module.tile.address
-        self.uses_state = uses_state
         self.uses_time = uses_time
 
 
@@ -366,8 +385,7 @@ def tile(
         module = cache.load(text, names)
     except (numba_errors.NumbaError, NotImplementedError) as error:
         raise CompileError(_explanation(label, layout, function, error)) from None
-    uses_state, uses_time = (True, True) if entries in ("tile", "transition") else uses(function)
-    return Tile(module, uses_state, uses_time)
+    return Tile(module, entries in ("tile", "transition") or uses(function)[1])
 
 
 def _loops(entries: str, scalar: bool, dim: int | None, m: int) -> str:

@@ -1,4 +1,4 @@
-"""exp, log, sin, cos, tanh and where for compiled formulas: the same bits on every machine, and in vector registers.
+"""exp, log, sin, cos, tanh, where and clip for compiled formulas: same bits everywhere, in vector registers.
 
 A formula's ``np.exp`` becomes the ``exp`` of this module when it is compiled (so does ``math.exp``). Outside compiled
 code each of them is NumPy's. Errors: at most about one unit in the last place of float64, two of float32; for sin and
@@ -28,7 +28,7 @@ from .elementary import (
     split64,
 )  # fmt: skip
 
-__all__ = ["FUNCTIONS", "cos", "exp", "log", "sin", "tanh", "where"]
+__all__ = ["FUNCTIONS", "clip", "cos", "exp", "log", "sin", "tanh", "where"]
 
 # ---- exp: x = k ln 2 + r, |r| <= ln 2 / 2;  exp r = 1 + r + r² P(r) -------------------------------------------------
 
@@ -280,4 +280,16 @@ def _where(condition, a, b):
     return None
 
 
-FUNCTIONS = {"exp": exp, "log": log, "sin": sin, "cos": cos, "tanh": tanh, "where": where}
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """x, held between low and high; nan stays nan."""
+    return np.clip(x, low, high)
+
+
+@overload(clip)
+def _clip(x, low, high):
+    if all(isinstance(kind, types.Number) for kind in (x, low, high)):
+        return lambda x, low, high: low if x < low else (high if x > high else x)
+    return None
+
+
+FUNCTIONS = {"exp": exp, "log": log, "sin": sin, "cos": cos, "tanh": tanh, "where": where, "clip": clip}

@@ -6,6 +6,9 @@ wells. On a circle with ∮ μ/D ≠ 0 a constant current runs and p is the null
 cell is set to 1 and the others are solved for, which is a positive (M-matrix) tridiagonal system.
 """
 
+import math
+import warnings
+
 import numpy as np
 
 from .operator import Operator
@@ -25,8 +28,35 @@ def stationary(operator: Operator) -> np.ndarray:
     if operator.circulates:
         p = _null_vector(operator.bands, int(np.argmax(log_p - np.linspace(0.0, operator.exponent.sum(), n))))
     else:
+        _check_walls(operator, log_p)
         p = np.exp(log_p - log_p.max())
     return np.asarray(p / (p.sum() * operator.spacing))
+
+
+def _check_walls(operator: Operator, log_p: np.ndarray) -> None:
+    """Where D vanishes towards a wall, p may grow like a power r^k of the distance: k > −1, or it has no mass.
+
+    With D ~ r² the cells at r = h/2, 3h/2, 5h/2 show k; a wall where D stays is of no concern.
+    """
+    d = operator.diffusivity
+    for side, order in (("low", slice(None)), ("high", slice(None, None, -1))):
+        near, log_near = d[order][:3], log_p[order][:3]
+        if not near[0] < 0.5 * near[1] or not log_near[0] > log_near[1] > log_near[2]:
+            continue
+        power = float((log_near[0] - log_near[1]) / math.log(0.5 / 1.5))
+        further = float((log_near[1] - log_near[2]) / math.log(1.5 / 2.5))
+        if power <= -1.0 and further <= -0.9:
+            raise ValueError(
+                f"there is no stationary density: it would grow like r^{power:.3g} towards the {side} wall, where the "
+                "diffusion vanishes, and gather all mass there"
+            )
+        if power < -0.05:
+            warnings.warn(
+                f"the stationary density grows like r^{power:.2g} towards the {side} wall, where the diffusion "
+                f"vanishes; cells resolve that only to the order h^{1 + power:.2g}",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _null_vector(bands: np.ndarray, reference: int) -> np.ndarray:

@@ -440,7 +440,7 @@ class MomentsResult:
         d = self.tree.d
         rows, columns = np.triu_indices(d)
         out = np.empty((len(self.t), d, d))
-        out[:, rows, columns] = out[:, columns, rows] = value[:, d:] / max(n - 1, 1)
+        out[:, rows, columns] = out[:, columns, rows] = value[:, d:] / (n - 1) if n > 1 else np.nan
         return out
 
     @property

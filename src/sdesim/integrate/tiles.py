@@ -51,7 +51,7 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
                 x[j, i] = x0[min(max(row + i, 0), n - 1) if x0.shape[0] > 1 else 0, j]
         for i in range({L}):
             t[i] = {T}(t0 + step0 * dt)
-{fixed}
+        {thaw}
         r = 0
         if records.shape[0] > 0 and records[0] == step0:
             for q in range(recorders.shape[0]):
@@ -128,32 +128,38 @@ def engine(scheme: Scheme, dtype: Any, general: bool, freeze: bool = False, give
     }
     T, L = f"np.{dtype.name}", str(LANES)
     S = normals.DRAWS[dtype]
-    buffers, fixed, stages = _stage_source(scheme, general, names, T, L)
+    buffers, stages = _stage_source(scheme, general, names, T, L)
     if freeze:
-        fixed = "        dead[:] = 0\n" + fixed
         buffers += f"\n    before = scratch[{len(buffers.splitlines()) + 3}]\n    dead = np.zeros({L}, np.uint8)"
 
     def piece(text: str, spaces: int, wanted: bool = True) -> str:
         return _indented(text.format(S=S, L=L).splitlines(), spaces) if wanted else ""
 
     text = _TEMPLATE.format(
-        dtype=dtype.name, T=T, L=L, S=S, SHIFT=LANES.bit_length() - 1, buffers=buffers, fixed=fixed, stages=stages,
+        dtype=dtype.name, T=T, L=L, S=S, SHIFT=LANES.bit_length() - 1, buffers=buffers, stages=stages,
         noise=piece(_GIVEN if given else _DRAW, 12), remember=piece(_REMEMBER, 12, freeze),
+        thaw="dead[:] = 0" if freeze else "",
         freeze=piece(_FREEZE, 12, freeze), is_dead="dead[i] != 0" if freeze else "False",
     )  # fmt: skip
     return cache.load(text, names).run
 
 
-def workspace(scheme: Scheme, dtype: Any, d: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def workspace(
+    scheme: Scheme, dtype: Any, d: int, m: int, constants: dict[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The memory a run works in (the template's scratch, z, words and t), starting on cache lines.
 
     An access of 512 bits then never straddles two lines; and an engine that allocates nothing is sooner compiled.
+    ``constants`` holds the rows of coefficients that read neither state nor time, by their position.
     """
     dtype = np.dtype(dtype)
     # state, point, increments, coefficients, stacked state and normal, state before the step
     buffers, rows = 3 + len(coefficients(scheme)) + 2, max(2 * d, m, d * m)
+    scratch = _aligned((buffers, rows, LANES), dtype)
+    for position, values in constants.items():
+        scratch[3 + position, : len(values)] = values[:, None]
     return (
-        _aligned((buffers, rows, LANES), dtype),
+        scratch,
         _aligned((m, normals.DRAWS[dtype], LANES), dtype),
         _aligned((4, LANES // 2), np.dtype(np.uint64)),
         _aligned((LANES + 1,), dtype),
@@ -172,10 +178,9 @@ def coefficients(scheme: Scheme) -> list[str]:
     return [name for stage in scheme.stages for name in (*stage.drifts, *stage.noises)]
 
 
-def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, L: str) -> tuple[str, str, str]:
-    """Source of the buffers, of the evaluations done once a tile, and of the stages of a step."""
+def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, L: str) -> tuple[str, str]:
+    """Source of the buffers and of the stages of a step."""
     buffers: list[str] = []
-    fixed: list[str] = []
     lines: list[str] = []
     drifts: list[str] = []
     noises: list[str] = []
@@ -204,8 +209,7 @@ def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, 
                 evaluate = f"_tile(tiles[{position}], pair, t, p, {label}, d)"
             else:
                 evaluate = f"_tile(tiles[{position}], {point}, t, p, {label}, d)"
-            # a coefficient that reads neither the state nor the time is evaluated once a tile
-            fixed += [f"if flags[{2 + position}] != 0:", "    " + evaluate.replace(point + ",", "x,")]
+            # a coefficient that reads neither the state nor the time stands in its buffer from the start
             lines += [f"if flags[{2 + position}] == 0:", "    " + evaluate]
             (noises if is_noise else drifts).append(label)
             position += 1
@@ -230,7 +234,7 @@ def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, 
                 f"        v = _move{number}(x[j, i], {f_at}h)",
                 f"        {target}[j, i] = _kick{number}(v, {g_at}w[j, i], h, root)",
             ]
-    return _indented(buffers, 4), _indented(fixed, 8), _indented(lines, 12)
+    return _indented(buffers, 4), _indented(lines, 12)
 
 
 def _indented(lines: list[str], spaces: int) -> str:

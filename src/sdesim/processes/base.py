@@ -27,7 +27,8 @@ class Process:
     """Base class of all processes.
 
     Subclasses define ``drift(x, t)`` and ``diffusion(x, t)`` and, where known, ``diffusion_dx(x, t)`` = ∂σ/∂x
-    (Milstein and the Itô-Stratonovich conversion use it; central differences stand in for it).
+    (Milstein's scheme uses it, and Platen's stands in without it; so does the Itô-Stratonovich conversion, for which
+    central differences stand in).
 
     ``dim = None`` or ``1``
         A formula on numbers. With ``None`` it acts element by element on a state of any shape, every element

@@ -106,7 +106,8 @@ def ito(
     noise : {"diagonal", "general"}
         For "general", ``diffusion`` returns a tuple of d rows with m entries each.
     diffusion_dx : callable, optional
-        ∂σ/∂x of a diagonal noise; central differences otherwise.
+        ∂σ/∂x of a diagonal noise; without it "milstein" is Platen's derivative-free scheme, and conversions between
+        Itô and Stratonovich take central differences.
     compiled : bool
         False for functions that Numba cannot compile (a network, an interpolation): they run in whole-array
         steps.

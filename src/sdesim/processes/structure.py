@@ -1,5 +1,6 @@
 """One look at a process before anything is compiled: do its coefficients return what they should?"""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,23 @@ def check_structure(process: Process, x: Any, t: float) -> None:
             bad = ~np.isfinite(array)
             if bad.any():
                 raise ValueError(f"{name}(x0, t0) is {array[bad].flat[0]} at x0 = {_brief(x)}, t0 = {t:g}")
+
+
+def on_arrays(name: str, formula: Callable[..., Any], x: Any, t: Any) -> Any:
+    """formula(x, t) on arrays; what works on single numbers only is refused with the way out.
+
+    Compiled paths serve branches on x and functions of ``math``; grids and whole-array steps cannot.
+    """
+    try:
+        return formula(x, t)
+    except (TypeError, ValueError) as error:
+        told = str(error)
+        if "ambiguous" in told or "0-dimensional" in told or "length-1" in told or "inhomogeneous" in told:
+            raise ValueError(
+                f"{name} works on single numbers, and here it is evaluated on arrays ({told}); write branches on x as "
+                "np.where(x > 0, a, b), and np.exp, np.minimum, np.maximum for math.exp, min, max"
+            ) from None
+        raise
 
 
 def _check_number(name: str, value: Any, shape: tuple[int, ...], dim: int | None) -> None:
