@@ -44,21 +44,7 @@ import numpy as np
 
 from sdesim.density import Density, evolve_density, stationary_density
 from sdesim.fokker_planck.grid import Grid, cell_averages, gaussian, point_mass
-from sdesim.processes.base import Process
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Formula(Process):
-    """A process from two plain functions of x and t."""
-
-    mu: Any = None
-    sigma: Any = None
-
-    def drift(self, x, t):
-        return self.mu(x, t)
-
-    def diffusion(self, x, t):
-        return self.sigma(x, t)
+from sdesim.processes.custom import ito
 
 
 @dataclasses.dataclass
@@ -139,7 +125,7 @@ PEER = importlib.util.find_spec("fplanck") is not None
 
 
 def f1() -> Iterator[Any]:
-    process = Formula(lambda x, t: -x, lambda x, t: 1.0)
+    process = ito(lambda x, t: -x, lambda x, t: 1.0)
     std = math.sqrt(0.01 * math.exp(-4) + 0.5 * (1 - math.exp(-4)))
 
     def at(n: int) -> tuple[Grid, np.ndarray, Any]:
@@ -167,7 +153,7 @@ def f1() -> Iterator[Any]:
 
 
 def f2() -> Iterator[Any]:
-    process = Formula(lambda x, t: -20 * x * (x * x - 1), lambda x, t: math.sqrt(2.0))
+    process = ito(lambda x, t: -20 * x * (x * x - 1), lambda x, t: math.sqrt(2.0))
     grid = Grid(-2.5, 2.5, 500)
 
     def law(x: np.ndarray) -> np.ndarray:
@@ -187,7 +173,7 @@ def f2() -> Iterator[Any]:
 
 
 def f3() -> Iterator[Any]:
-    process = Formula(lambda x, t: 0.1 * x, lambda x, t: 0.3 * x)
+    process = ito(lambda x, t: 0.1 * x, lambda x, t: 0.3 * x)
 
     def lognormal(grid: Grid, mean: float, variance: float) -> np.ndarray:
         z = [(math.log(e) - mean) / math.sqrt(2 * variance) if e > 0 else -math.inf for e in grid.edges]
@@ -209,7 +195,7 @@ def f3() -> Iterator[Any]:
 
 
 def f5() -> Iterator[Any]:
-    process = Formula(lambda x, t: 0.0, lambda x, t: 1.0)
+    process = ito(lambda x, t: 0.0, lambda x, t: 1.0)
     grid = Grid(-6, 6, 1001)
     judge, p0 = against(gaussian(grid, 0.0, 1.0), grid), point_mass(grid, 0.0)
     for method in ("cf14", "tr_bdf2"):
@@ -237,7 +223,7 @@ def exits(t: float) -> list[float]:
 
 
 def f6() -> Iterator[Any]:
-    process = Formula(lambda x, t: 1.0, lambda x, t: 1.0)
+    process = ito(lambda x, t: 1.0, lambda x, t: 1.0)
     times = np.linspace(0.1, 3.0, 30)
     reference = np.array([exits(t) for t in times])
 
@@ -271,7 +257,7 @@ def f6() -> Iterator[Any]:
 
 
 def f7() -> Iterator[Any]:
-    process = Formula(lambda x, t: np.sin(t) - x, lambda x, t: 0.9 + 0.4 * np.cos(2 * t))
+    process = ito(lambda x, t: np.sin(t) - x, lambda x, t: 0.9 + 0.4 * np.cos(2 * t))
     nodes, weights = np.polynomial.legendre.leggauss(40)
     s, w = nodes + 1.0, weights
     mean = 0.5 * math.exp(-2) + float(w @ (np.exp(s - 2) * np.sin(s)))
@@ -294,7 +280,7 @@ def f8() -> Iterator[Any]:
         mean, variance = law(2 - s)
         return x - 0.5 * (x - mean) / variance
 
-    process = Formula(back, lambda x, t: 0.0)
+    process = ito(back, lambda x, t: 0.0)
     grid = Grid(-5, 5, 1000)
     mean, variance = law(2.0)
     p0, judge = gaussian(grid, mean, math.sqrt(variance)), against(gaussian(grid, 1.5, 0.1), grid)

@@ -13,6 +13,7 @@ A process knows no step, horizon, seed, grid or device.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -79,7 +80,7 @@ class Process:
         function: Callable[..., Any] = getattr(self, name) if isinstance(found, property) else found
         return function
 
-    @property
+    @functools.cached_property
     def autonomous(self) -> bool:
         """Whether the coefficients certainly do not depend on time: their formulas never read it."""
         return not any(compile.uses(self.formula(name))[1] for name in ("drift", "diffusion"))

@@ -8,6 +8,7 @@ functions, no branches on x.
 """
 
 import dataclasses
+import functools
 import inspect
 import keyword
 from collections import namedtuple
@@ -35,14 +36,18 @@ class FunctionProcess(Process):
     def __post_init__(self) -> None:
         taken: set[str] = set()
         everything = False
-        for name, function in self.functions.items():
-            names = argument_names(name, function, self.parameters)
+        for names in self._names.values():
             everything = everything or names is None
             taken.update(names or ())
         unused = set(self.parameters) - taken
         if unused and not everything:
             known = f"it takes {', '.join(sorted(taken))}" if taken else "neither function takes a parameter"
             raise TypeError(f"{sorted(unused)[0]} is not a parameter of drift or diffusion; {known}")
+
+    @functools.cached_property
+    def _names(self) -> dict[str, tuple[str, ...] | None]:
+        """The parameters that each function takes: looked up once, not at every call."""
+        return {name: argument_names(name, function, self.parameters) for name, function in self.functions.items()}
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
@@ -59,7 +64,7 @@ class FunctionProcess(Process):
         if name not in self.functions:
             raise AttributeError(f"{self!r} was made without {name}")
         function = self.functions[name]
-        return adapter(name, function, argument_names(name, function, self.parameters))
+        return adapter(name, function, self._names[name])
 
     def drift(self, x: Any, t: Any) -> Any:
         return self._call("drift", x, t)
@@ -76,7 +81,7 @@ class FunctionProcess(Process):
 
     def _call(self, name: str, x: Any, t: Any) -> Any:
         function = self.functions[name]
-        names = argument_names(name, function, self.parameters)
+        names = self._names[name]
         if names is None:
             view = namedtuple("Parameters", self.parameters)  # type: ignore[misc]
             return function(x, t, view(**self.parameters))
