@@ -234,7 +234,7 @@ CASES = {
     "milstein on general noise": (
         simulated(MIXED, (0, 0), method="milstein"),
         ValueError,
-        "milstein takes diagonal noise, .* has noise='general'; use .*'euler_maruyama'",
+        "milstein takes diagonal noise, and .* has noise='general'; use .*'euler_maruyama'",
     ),
     "exact without a transition": (
         simulated(ROTATION, (0, 0), method="exact"),

@@ -334,4 +334,4 @@ def test_the_table_of_methods():
     for row in table.values():
         assert set(row) == {"name", "strong_order", "weak_order", "noise", "calculus", "reference"}
         assert row["calculus"] in ("ito", "stratonovich")
-        assert set(row["noise"]) <= {"diagonal", "general"}
+        assert set(row["noise"]) <= {"none", "additive", "diagonal", "general"}

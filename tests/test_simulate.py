@@ -3,17 +3,15 @@
 import concurrent.futures
 import dataclasses
 import re
-import sys
 import warnings
 
 import numpy as np
 import pytest
 
 import sdesim as sde
+from sdesim import preparation
 from sdesim.core import blocks, stream
 from sdesim.errors import MemoryLimitError, NonFiniteError
-
-simulate_module = sys.modules["sdesim.simulate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +32,13 @@ class Driven(sde.Process):
 
     def transition(self, x, t, dt, z):  # no law of this process: a formula that knows the time and the step
         return x * (1.0 - dt) + np.sin(4.0 * t) * dt + (1.0 + t) * np.sqrt(dt) * z
+
+
+class Pushed(Driven):
+    """Additive noise whose strength knows the time."""
+
+    def diffusion(self, x, t):
+        return self.sigma * (1.0 + 0.5 * np.sin(5.0 * t))
 
 
 class DrivenWithoutDerivative(Driven):
@@ -83,6 +88,17 @@ class Pair(sde.Process):
 
     def diffusion_dx(self, x, t):
         return 0.0, 0.0
+
+
+class OwnPair(Pair):
+    """Each component of the noise reads its own component of the state, as schemes for diagonal noise need it."""
+
+    def diffusion(self, x, t):
+        q, p = x
+        return 0.2 + 0.1 * q, 0.3 * p
+
+    def diffusion_dx(self, x, t):
+        return 0.1, 0.3
 
 
 def in_batches(process):
@@ -192,7 +208,8 @@ def test_general_noise_is_the_textbook_step(method, process):
     ("method", "process"),
     [(m, p) for m, p in ROUTES if m != "exact"]
     + [("euler_maruyama", Coupled()), ("heun", Coupled()), ("heun", CoupledIto())]
-    + [("euler_maruyama", Pair()), ("milstein", Pair()), ("heun", Pair())],
+    + [("euler_maruyama", Pair()), ("milstein", OwnPair()), ("heun", Pair())]
+    + [("sra", Pushed()), ("sri", OwnPair()), ("tamed_euler", Pair())],
     ids=lambda v: v if isinstance(v, str) else type(v).__name__,
 )
 def test_both_engines_give_the_same_paths(method, process):
@@ -545,7 +562,7 @@ def test_a_result_that_cannot_fit_is_refused_at_once():
 
 
 def test_the_limit_counts_every_saved_state(monkeypatch):
-    monkeypatch.setattr(simulate_module, "_available_memory", lambda: 1e6)
+    monkeypatch.setattr(preparation, "_available_memory", lambda: 1e6)
     settings = dict(n_steps=10, n_paths=10_000, seed=0)
     assert sde.simulate(Driven(), 0.0, (0, 1), **settings).final.shape == (10_000,)
     with pytest.raises(MemoryLimitError):

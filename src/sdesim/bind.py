@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from .core import checks, compile, normals
-from .integrate import tiles
+from .integrate import adaptive, brownian, noise, tiles
 from .integrate.schemes import PLATEN, SCHEMES, Scheme
+from .integrate.step_text import FLAGS
 from .processes import calculus
 from .processes.structure import on_arrays
 
@@ -32,19 +33,124 @@ def pick_scheme(process: Any, method: Any) -> Scheme:
     """The scheme of that name, in the form that the process allows."""
     scheme = SCHEMES[checks.choice("method", method, SCHEMES)]
     label = type(process).__name__
-    if process.noise not in scheme.noise:
-        fitting = [repr(s.name) for s in SCHEMES.values() if process.noise in s.noise]
+    if process.noise not in scheme.noise and not _lifted(process, scheme) and not (
+        kinds_of_noise(process) & set(scheme.noise)
+    ):
+        fitting = [repr(s.name) for s in SCHEMES.values() if kinds_of_noise(process) & set(s.noise)]
         raise ValueError(
-            f"{scheme.name} takes {' or '.join(scheme.noise)} noise, {label} has noise={process.noise!r}; "
+            f"{scheme.name} takes {' or '.join(_NOISES[kind] for kind in scheme.noise)}, and {label} has "
+            f"noise={process.noise!r}{_reading(process, scheme)}; use {' or '.join(fitting)}"
+        )
+    missing = [name for name in (*scheme.coefficients, *scheme.needs) if not _has(process, name)]
+    if missing:
+        raise ValueError(
+            f"method={scheme.name!r} needs a process with {' and '.join(missing)}, such as "
+            f"{_EXAMPLES.get(scheme.name, 'another one')}; {label} has none"
+        )
+    if scheme.name == "mala" and not process.temperature > 0.0:
+        raise ValueError("mala needs temperature > 0: at 0 there is no law to keep")
+    if scheme.name == "exact":
+        if not hasattr(process, "transition") and not hasattr(process, "transition_tile"):
+            raise ValueError(f"method='exact' needs a process with a known transition(x, t, dt, z); {label} has none")
+        if process.batch_only:
+            raise ValueError(f"method='exact' runs a compiled transition, and {label} runs in whole-array steps only")
+    if process.batch_only and not scheme.on_arrays:
+        fitting = [repr(s.name) for s in SCHEMES.values() if s.on_arrays and kinds_of_noise(process) & set(s.noise)]
+        raise ValueError(
+            f"{scheme.name} runs compiled coefficients, and {label} runs in whole-array steps only; "
             f"use {' or '.join(fitting)}"
         )
-    if scheme.name == "exact" and not hasattr(process, "transition"):
-        raise ValueError(f"method='exact' needs a process with a known transition(x, t, dt, z); {label} has none")
-    if scheme.name == "exact" and process.batch_only:
-        raise ValueError(f"method='exact' runs a compiled transition, and {label} runs in whole-array steps only")
+    if scheme.noise == ("diagonal",) and scheme.name not in ("exact",):
+        _check_own_component(process, scheme)
     if scheme.name == "milstein" and process.diffusion_dx is None:
         return PLATEN
     return scheme
+
+
+_EXAMPLES = {
+    "baoab": "UnderdampedLangevin(target)",
+    "mala": "Langevin(target), with a target that knows its log density in compiled form",
+    "unadjusted_langevin": "Langevin(target) or Langevin(score)",
+}
+_NOISES = {
+    "none": "no noise (sigma = 0)",
+    "additive": "additive noise (a diffusion that does not read x)",
+    "diagonal": "diagonal noise",
+    "general": "general noise",
+}
+
+
+def kinds_of_noise(process: Any) -> set[str]:
+    """The kinds of noise that a process has: "diagonal" or "general", and "additive" and "none" where they hold."""
+    kinds = {process.noise}
+    if _additive(process):
+        kinds.add("additive")
+    if _is_silent(process):
+        kinds.add("none")
+    return kinds
+
+
+def _reading(process: Any, scheme: Scheme) -> str:
+    return " that reads x" if "additive" in scheme.noise and not _additive(process) else ""
+
+
+def _is_silent(process: Any) -> bool:
+    """Whether σ = 0, judged at a few states and times."""
+    d = process.dim or 1
+    values = []
+    for scale in (1.0, 0.37, 2.3):
+        x = scale * np.linspace(1.0, 1.7, d)
+        for t in (0.1, 0.7):
+            with np.errstate(all="ignore"):
+                values.append(process.diffusion(_one_state(process, x), t))
+    return all((entry == 0.0).all() for value in values for entry in _entries_of(value))
+
+
+def _one_state(process: Any, x: np.ndarray) -> Any:
+    """One state as the compiled formulas see it: numbers, so that branches and ``math`` functions are served."""
+    if process.batch_only:
+        return process_state(process, x.reshape(1, -1))
+    return tuple(x) if process.dim is not None and process.dim >= 2 else x[0]
+
+
+def _entries_of(value: Any) -> list[Any]:
+    if isinstance(value, (tuple, list)):
+        return [entry for part in value for entry in _entries_of(part)]
+    return [np.asarray(value, float)]
+
+
+def _lifted(process: Any, scheme: Scheme) -> bool:
+    """Whether diagonal noise is run as general noise: σ_j may then depend on every component."""
+    return process.noise == "diagonal" and scheme.noise == ("general",) and (process.dim or 1) >= 2
+
+
+def is_general(process: Any, scheme: Scheme) -> bool:
+    """Whether the engine sees a matrix of noise."""
+    return process.noise == "general" or _lifted(process, scheme)
+
+
+def _has(process: Any, name: str) -> bool:
+    return getattr(process, name, None) is not None or hasattr(process, f"{name}_tile")
+
+
+def _check_own_component(process: Any, scheme: Scheme) -> None:
+    """Raise where σ_j reads another component than x_j: such noise does not commute, and the order is lost."""
+    if process.dim is None or process.dim < 2 or _additive(process) or process.batch_only:
+        return
+    x = 1.0 + 0.1 * np.arange(process.dim)
+    with np.errstate(all="ignore"):
+        before = np.ravel(process.diffusion(tuple(x), 0.0))
+        for k in range(process.dim):
+            moved = x.copy()
+            moved[k] += 0.25
+            after = np.ravel(process.diffusion(tuple(moved), 0.0))
+            for j in np.flatnonzero(before != after):
+                if j != k and len(before) == process.dim:
+                    raise ValueError(
+                        f"{scheme.name} needs a diffusion whose component j reads component j of the state only, and "
+                        f"component {j} of {type(process).__name__}.diffusion reads x[{k}]; use 'milstein_levy', "
+                        "which takes any noise, or 'euler_maruyama'"
+                    )
 
 
 def noise_dim(process: Any, d: int) -> int:
@@ -54,7 +160,7 @@ def noise_dim(process: Any, d: int) -> int:
 
 def _drift_sign(process: Any, scheme: Scheme) -> float:
     """+1 where the noise-induced drift is to be added, −1 where it is to be taken off, 0 where neither."""
-    if process.calculus == scheme.calculus or "drift" not in tiles.coefficients(scheme):
+    if process.calculus == scheme.calculus or "drift" not in tiles.coefficients(scheme, False):
         return 0.0
     return 1.0 if scheme.calculus == "ito" else -1.0
 
@@ -73,30 +179,37 @@ class Compiled:
     @property
     def addresses(self) -> np.ndarray:
         """Addresses of the tile functions, in the engine's order."""
-        count = len(self.flags) - 2
+        count = len(self.flags) - FLAGS
         return np.array([self.tiles[i].address if i in self.tiles else 0 for i in range(count)], np.int64)
 
 
-def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, freeze: bool, given: bool) -> Compiled:
+def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, n_steps: int, variant: tiles.Variant) -> Compiled:
     """Compile a process for a scheme; from the disk in every later process of the same formulas."""
     layout, vector = compile.flatten(type(process).__name__, process.fields())
-    general = process.noise == "general"
+    general = is_general(process, scheme)
     m = noise_dim(process, d)
     built: dict[int, compile.Tile] = {}
     constants: dict[int, np.ndarray] = {}
-    for position, name in enumerate(tiles.coefficients(scheme)):
+    of_name: dict[str, compile.Tile] = {}
+    for position, name in enumerate(tiles.coefficients(scheme, general, variant)):
         if _is_constant(process, scheme, name):
-            constants[position] = _constant(process, name, d).astype(dtype)
+            constants[position] = _constant(process, scheme, name, d).astype(dtype)
         else:
-            built[position] = _tile(process, scheme, name, layout, dtype, m)
+            if name not in of_name:
+                of_name[name] = _tile(process, scheme, name, layout, dtype, m)
+            built[position] = of_name[name]
     uses_time = any(tile.uses_time for tile in built.values())
     held = [int(i in constants) for i in range(len(built) + len(constants))]
-    flags = np.array([m, uses_time, *held], np.int64)
+    coupled = process.dim is not None and process.dim >= 2
+    flags = np.array([m, uses_time, coupled, noise.area_blocks(n_steps, dtype), *held], np.int64)
     with np.errstate(over="ignore"):
         parameters = vector.astype(dtype)
     if (np.isfinite(vector) & ~np.isfinite(parameters)).any():
         raise ValueError(f"a parameter of {type(process).__name__} is too large for {dtype}; use dtype=float64")
-    engine, source = tiles.engine(scheme, dtype, general, freeze, given), normals.source(dtype)
+    if scheme.adaptive:
+        engine, source = adaptive.engine(scheme, dtype), brownian.source(dtype)
+    else:
+        engine, source = tiles.engine(scheme, dtype, general, variant), normals.source(dtype)
     return Compiled(engine, source, built, constants, parameters, flags)
 
 
@@ -104,17 +217,26 @@ def _is_constant(process: Any, scheme: Scheme, name: str) -> bool:
     """Whether a coefficient reads neither the state nor the time: it is evaluated here and never compiled."""
     if name == "transition" or hasattr(process, f"{name}_tile"):
         return False
+    if isinstance(getattr(process, name), (int, float)):
+        return True  # a parameter
     if name == "drift" and _drift_sign(process, scheme) and not _additive(process):
         return False
     return compile.uses(process.formula(name)) == (False, False)
 
 
-def _constant(process: Any, name: str, d: int) -> np.ndarray:
+def _constant(process: Any, scheme: Scheme, name: str, d: int) -> np.ndarray:
     """Its value, a row for each component (and each Wiener process, where the noise is general)."""
-    value = getattr(process, name)(process_state(process, np.ones((1, d))), 0.0)
+    value = getattr(process, name)
+    if callable(value):
+        value = value(process_state(process, np.ones((1, d))), 0.0)
     if isinstance(value, (tuple, list)):
-        return np.array([float(np.ravel(v)[0]) for row in value for v in (row if isinstance(row, tuple) else (row,))])
-    return np.broadcast_to(np.asarray(value, float).ravel(), (d,))
+        rows = [float(np.ravel(v)[0]) for row in value for v in (row if isinstance(row, tuple) else (row,))]
+        numbers = np.array(rows)
+    else:
+        numbers = np.broadcast_to(np.asarray(value, float).ravel(), (d,))
+    if name == "diffusion" and _lifted(process, scheme):
+        return np.diag(numbers).ravel()
+    return numbers
 
 
 def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype, m: int) -> compile.Tile:
@@ -129,6 +251,8 @@ def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype,
         return build(process.formula(f"{name}_tile"), dim=process.dim, entries="tile")
     if name == "transition":
         return build(process.formula(name), dim=process.dim, entries="transition")
+    if name == "diffusion" and _lifted(process, scheme):
+        return build(calculus.diagonal_rows(process), dim=process.dim, entries="rows", m=m)
     function = process.formula(name)
     if name == "drift":
         function = _converted_drift(process, scheme, dtype)

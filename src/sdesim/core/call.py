@@ -50,6 +50,25 @@ def call_recorder(typing, address, x, t, lo, hi, row, index, slots):
 
 
 @intrinsic
+def call_watcher(typing, address, before, x, g, lo, hi, row, step, start, seed, slots):
+    """Run the watcher at ``address``: (states before and after the step, diffusion before it, first lane, last lane,
+    row of lane 0, step, path of lane 0, seed, slots)."""
+    word_type = types.intp
+    signature = types.void(word_type, before, x, g, *[word_type] * 4, types.uint64, types.uint64, slots)
+
+    def generate(context, builder, signature, args):
+        byte = ir.IntType(8).as_pointer()
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [byte] * 3 + [word] * 6 + [byte])
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        arrays = [_pointer(context, builder, signature.args[i], args[i]) for i in (1, 2, 3, 10)]
+        builder.call(function, [*arrays[:3], *args[4:10], arrays[3]])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def call_source(typing, address, z, words, block, counter, path0, seed):
     """Run the noise source at ``address``: (z, words, block of steps, purpose and component, first path, seed)."""
     word_type = types.uint64
@@ -83,6 +102,19 @@ def pointer_f64(typing, word):
 def pointer_i64(typing, word):
     """An address as an int64 pointer."""
     return _from_word(types.CPointer(types.int64), ir.IntType(64))
+
+
+@intrinsic
+def words_behind(typing, pointer, items):
+    """The memory ``items`` items behind a pointer, as a pointer to uint64."""
+    if not isinstance(pointer, types.CPointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        place = builder.gep(args[0], [args[1]])
+        return builder.bitcast(place, ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.uint64)(pointer, types.int64), generate
 
 
 def _from_word(kind, llvm):

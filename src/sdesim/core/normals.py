@@ -30,7 +30,7 @@ from .elementary import (
     sincos_turn64,
     wide_vectors,
 )  # fmt: skip
-from .philox import philox_pair
+from .philox import philox_pair, tile_words
 
 _LOW, _S32, _S11 = U64(0xFFFFFFFF), U64(32), U64(11)
 _UNIT32, _HALF32 = F32(2.0**-32), F32(2.0**-33)
@@ -59,16 +59,7 @@ def pair64(a, b):
 def normals32(z, words, c0, c1, path0, seed):
     """Four float32 normals for each of the 256 paths from path0: z is (4, 256), words a uint64 scratch (4, 128)."""
     wide_vectors()
-    k0, k1 = seed & _LOW, seed >> _S32
-    low, high = path0 & _LOW, path0 >> _S32  # path0 is a multiple of 256: one high word for the whole tile
-    for i in range(128):
-        p = low + U64(2 * i)
-        a, b, c, d, e, f, g, h = philox_pair(c0, c1, p, high, c0, c1, p + U64(1), high, k0, k1)
-        # an even and an odd path share a uint64: read as uint32, a row is the words of paths 0, 1, 2, ...
-        words[0, i] = (a & _LOW) | (e << _S32)
-        words[1, i] = (b & _LOW) | (f << _S32)
-        words[2, i] = (c & _LOW) | (g << _S32)
-        words[3, i] = (d & _LOW) | (h << _S32)
+    tile_words(words, c0, c1, path0, seed)
     # Loops of their own: 32-bit lanes are twice as many, and a long chain of operations would starve the scheduler.
     w = words.view(U32)
     for i in range(256):

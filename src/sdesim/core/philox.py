@@ -8,6 +8,8 @@ whatever order, which makes results independent of threads, blocks and interrupt
 import numpy as np
 from numba import njit
 
+from .elementary import wide_vectors
+
 U32, U64 = np.uint32, np.uint64
 
 # Every constant is a typed global: Numba types uint32 + uint32 as uint64 and uint64 + 1 as int64.
@@ -51,6 +53,25 @@ def philox_pair(a0, a1, a2, a3, b0, b1, b2, b3, k0, k1):
         k0 = (k0 + _W0) & _LOW
         k1 = (k1 + _W1) & _LOW
     return a0, a1, a2, a3, b0, b1, b2, b3
+
+
+@njit(nogil=True, error_model="numpy")
+def tile_words(words, c0, c1, path0, seed):
+    """The words of the 256 paths from path0: words is uint64 (4, 128); read as uint32, row r is word r of every path.
+
+    path0 is a multiple of 256, so that the whole tile has one high word.
+    """
+    wide_vectors()
+    k0, k1 = seed & _LOW, seed >> _S32
+    low, high = path0 & _LOW, path0 >> _S32
+    for i in range(128):
+        p = low + U64(2 * i)
+        a, b, c, d, e, f, g, h = philox_pair(c0, c1, p, high, c0, c1, p + U64(1), high, k0, k1)
+        # an even and an odd path share a uint64
+        words[0, i] = (a & _LOW) | (e << _S32)
+        words[1, i] = (b & _LOW) | (f << _S32)
+        words[2, i] = (c & _LOW) | (g << _S32)
+        words[3, i] = (d & _LOW) | (h << _S32)
 
 
 @njit(nogil=True)

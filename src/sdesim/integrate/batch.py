@@ -20,8 +20,9 @@ from numba import njit, types
 
 _A, _G = types.{dtype}[:, ::1], types.{dtype}[:, :, ::1]
 
-@njit(types.void(_A, {signature}_A, types.{dtype}, types.{dtype}, _A), nogil=True, cache=CACHE, error_model="numpy")
-def update(x, {arguments}w, h, root, out):
+@njit(types.void(_A, {signature}_A, _A, types.{dtype}, types.{dtype}, _A), nogil=True, cache=CACHE,
+      error_model="numpy")
+def update(x, {arguments}w, z, h, root, out):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
 {body}
@@ -29,32 +30,47 @@ def update(x, {arguments}w, h, root, out):
 
 
 def updates(scheme: Scheme, dtype: Any, general: bool) -> list[Any]:
-    """One compiled ``update(x, f…, g…, w, dt, √dt, out)`` for each stage: x and f (n, d); g (n, d) or (n, d, m)."""
-    compiled = []
+    """One compiled ``update(x, f…, g…, w, z, dt, √dt, out)`` for each stage that moves, None for one that does not.
+
+    x and f are (n, d); g is (n, d) or (n, d, m); w and z, the increments and the space-time integrals, (n, m).
+    """
+    compiled: list[Any] = []
     drifts: list[str] = []
     noises: list[str] = []
     for number, stage in enumerate(scheme.stages):
         drifts += [f"f{number}{i}" for i in range(len(stage.drifts))]
         noises += [f"g{number}{i}" for i in range(len(stage.noises))]
+        if stage.move is None:
+            compiled.append(None)
+            continue
+        names = {"_move": stage.move}
+        if stage.kick is not None:
+            names["_kick"] = stage.kick
         f_at = "".join(f"{name}[i, j], " for name in drifts)
-        if general:
+        draws = "w[i, {0}], z[i, {0}]" if scheme.space_time else "w[i, {0}]"
+        if stage.kick is None:
+            body = [f"out[i, j] = _move(x[i, j], {f_at}h)"]
+        elif general:
             g_at = "".join(f"{name}[i, j, k], " for name in noises)
             body = [
                 f"v = _move(x[i, j], {f_at}h)",
                 "for k in range(w.shape[1]):",
-                f"    v = _kick(v, {g_at}w[i, k], h, root)",
+                f"    v = _kick(v, {g_at}{draws.format('k')}, h, root)",
                 "out[i, j] = v",
             ]
         else:
             g_at = "".join(f"{name}[i, j], " for name in noises)
-            body = [f"v = _move(x[i, j], {f_at}h)", f"out[i, j] = _kick(v, {g_at}w[i, j], h, root)"]
+            body = [
+                f"v = _move(x[i, j], {f_at}h)",
+                f"out[i, j] = _kick(v, {g_at}{draws.format('j')}, h, root)",
+            ]
         text = _UPDATE.format(
             dtype=np.dtype(dtype).name,
             signature="_A, " * len(drifts) + ("_G, " if general else "_A, ") * len(noises),
             arguments="".join(f"{name}, " for name in (*drifts, *noises)),
             body="\n".join(" " * 12 + line for line in body),
         )
-        compiled.append(cache.load(text, {"_move": stage.move, "_kick": stage.kick}).update)
+        compiled.append(cache.load(text, names).update)
     return compiled
 
 
@@ -73,43 +89,35 @@ def run(
     increments: np.ndarray | None,
     records: np.ndarray,
     record: Callable[[int, np.ndarray], None],
+    look: Callable[[int, np.ndarray, np.ndarray, np.ndarray], None] | None,
     freeze: bool,
+    counts: np.ndarray,
     stop: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Advance the states x (n, d); returns the final states and which paths were frozen or went bad.
 
     ``coefficients`` maps names to functions of (x (n, d), t) that return (n, d), or (n, d, m) for a general
-    diffusion; ``record(index, x)`` is called at the steps in ``records``.
+    diffusion; ``record(index, x)`` is called at the steps in ``records``; ``look(step, before, x, g)`` after every
+    step, with the diffusion before it, and may change x.
     """
     dtype = x.dtype
-    n = len(x)
-    steps = updates(scheme, dtype, general)
-    draws = DRAWS[np.dtype(dtype)]
-    fill = stream.normals_kernel(np.dtype(dtype))
+    noise = Noise(scheme, dtype, len(x), noise_dim, first_path, dt, seed, increments)
     h, root = dtype.type(dt), dtype.type(np.sqrt(dt))
-    z = np.empty((n, noise_dim, draws), dtype)
-    dead = np.zeros(n, bool)
+    dead = np.zeros(len(x), bool)
     x = np.ascontiguousarray(x)
     wanted = {int(step): index for index, step in enumerate(records)}
+    if look is not None:
+        x = x.copy()
+        look(-1, x, x, coefficients["diffusion"](x, t0))
     if 0 in wanted:
         record(wanted[0], x)
+    advance = _stages(scheme, coefficients, dtype, general)
     for s in range(n_steps):
         if stop[0]:
             break
-        if increments is not None:
-            w = np.ascontiguousarray(increments[:, s])
-        else:
-            if s % draws == 0:
-                fill(z, first_path, s // draws, stream.WIENER, seed)
-            w = root * np.ascontiguousarray(z[:, :, s % draws])
-        point, f, g = x, [], []
-        for stage, update in zip(scheme.stages, steps, strict=True):
-            now = t0 + (s + stage.at) * dt
-            f += [coefficients[name](point, now) for name in stage.drifts]
-            g += [coefficients[name](point, now) for name in stage.noises]
-            out = np.empty_like(x)
-            update(x, *f, *g, w, h, root, out)
-            point = out
+        point = advance(x, t0 + s * dt, dt, *noise(s), h, root)
+        if look is not None:
+            look(s, x, point, coefficients["diffusion"](x, t0 + s * dt))
         if freeze:
             dead |= ~np.isfinite(point).all(axis=1)
             point[dead] = x[dead]
@@ -117,3 +125,58 @@ def run(
         if s + 1 in wanted:
             record(wanted[s + 1], x)
     return x, dead
+
+
+def _stages(
+    scheme: Scheme, coefficients: dict[str, Callable[..., np.ndarray]], dtype: np.dtype, general: bool
+) -> Callable[..., np.ndarray]:
+    """One step of a scheme that is a list of stages."""
+    steps = updates(scheme, dtype, general)
+
+    def advance(x: np.ndarray, t: float, dt: float, w: np.ndarray, z: np.ndarray, h: Any, root: Any) -> np.ndarray:
+        point, f, g = x, [], []
+        for stage, update in zip(scheme.stages, steps, strict=True):
+            now = t + stage.at * dt
+            f += [coefficients[name](point, now) for name in stage.drifts]
+            g += [coefficients[name](point, now) for name in stage.noises]
+            if update is not None:
+                out = np.empty_like(x)
+                update(x, *f, *g, w, z, h, root, out)
+                point = out
+        return point
+
+    return advance
+
+
+class Noise:
+    """The increments of step s for a block of paths, and their space-time integrals where the scheme takes them."""
+
+    def __init__(
+        self, scheme: Scheme, dtype: np.dtype, n: int, m: int, first_path: int, dt: float, seed: int, given: Any
+    ) -> None:
+        self.scheme, self.given, self.m = scheme, given, m
+        self.place = (first_path, seed)
+        self.draws, self.fill = DRAWS[np.dtype(dtype)], stream.normals_kernel(np.dtype(dtype))
+        self.h, self.root, self.rest = dtype.type(dt), dtype.type(np.sqrt(dt)), dtype.type(np.sqrt(dt / 12.0))
+        self.half = dtype.type(0.5)
+        silent = scheme.noise == ("none",) or given is not None
+        purposes = [] if silent else [stream.WIENER, stream.SPACE_TIME][: 2 if scheme.space_time else 1]
+        self.normals = {purpose: np.empty((n, m, self.draws), dtype) for purpose in purposes}
+        self.none = np.zeros((n, m), dtype)
+
+    def __call__(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """(dW, dZ), each (n, m)."""
+        if self.given is not None:
+            rows = self.given[:, s]
+            return np.ascontiguousarray(rows[:, : self.m]), np.ascontiguousarray(rows[:, self.m :])
+        first_path, seed = self.place
+        if s % self.draws == 0:
+            for purpose, z in self.normals.items():
+                self.fill(z, first_path, s // self.draws, purpose, seed)
+        if not self.normals:
+            return self.none, self.none
+        w = self.root * np.ascontiguousarray(self.normals[stream.WIENER][:, :, s % self.draws])
+        if not self.scheme.space_time:
+            return w, self.none
+        z = self.normals[stream.SPACE_TIME][:, :, s % self.draws]
+        return w, self.h * (self.half * w + self.rest * z)

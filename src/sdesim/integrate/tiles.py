@@ -7,14 +7,17 @@ dropped, so a path has the same bits in any company. The engine is serial and re
 run side by side on threads.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
 
-from ..core import cache, call, elementary, normals
+from ..core import bits, cache, call, elementary, normals
 from ..core.compile import LANES
-from .schemes import Scheme
+from . import noise
+from .schemes import Scheme, Stage
+from .step_text import FLAGS, RESERVED, StepText, indented
 
 _TEMPLATE = """\
 import math
@@ -24,14 +27,15 @@ from numba import njit, types
 
 U64 = np.uint64
 _T = types.{dtype}
-_M, _W = _T[:, ::1], types.int64[::1]
+_M, _C, _W = _T[:, ::1], _T[:, :, ::1], types.int64[::1]
 
 @njit(types.void(_M, types.uint64, types.int64, types.float64, types.float64, types.int64, types.int64, types.uint64,
-                 types.int64, _T[::1], _W, _W, _T[:, :, ::1], _W, _W, types.int64[:, ::1], _M, types.uint8[::1], _W,
-                 _T[:, :, ::1], _T[:, :, ::1], types.uint64[:, ::1], _T[::1]),
+                 types.int64, _T[::1], _W, _W, _C, _W, _W, _W, _W, types.int64[:, ::1], _W, types.int64[:, ::1], _M,
+                 types.uint8[::1], _W, types.int64[:, ::1], _C, _C, types.uint64[:, ::1], types.uint64[:, :, ::1], _C,
+                 types.uint64[::1], _T[::1]),
       nogil=True, cache=CACHE, error_model="numpy")
-def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, increments, records, recorders, slots,
-        final, stop, report, scratch, z, words, t):
+def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, increments, coarse, landings, records,
+        recorders, slots, watchers, watched, final, stop, report, counts, scratch, z, words, bits, chain, spot, t):
     _wide()
     d = final.shape[1]
     m = flags[0]                # Wiener processes a path
@@ -39,6 +43,7 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
     h, root = {T}(dt), {T}(math.sqrt(dt))
     x, y, w = scratch[0], scratch[1], scratch[2]
 {buffers}
+{before}
     t[{L}] = h
     first, last = path0 >> U64({SHIFT}), (path0 + U64(n) - U64(1)) >> U64({SHIFT})
     for leaf in range(first, last + U64(1)):
@@ -51,20 +56,16 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
                 x[j, i] = x0[min(max(row + i, 0), n - 1) if x0.shape[0] > 1 else 0, j]
         for i in range({L}):
             t[i] = {T}(t0 + step0 * dt)
-        {thaw}
+{leaf}
         r = 0
         if records.shape[0] > 0 and records[0] == step0:
             for q in range(recorders.shape[0]):
                 _record(recorders[q], x, t, lo, hi, row, r, slots[q])
             r = 1
         for s in range(step0, step0 + n_steps):
-            draw = s % {S}
-            if stop[0] != 0 and draw == 0:
+            if stop[0] != 0 and s % {S} == 0:
                 return
-{noise}
-{remember}
-{stages}
-{freeze}
+{step}
             if r < records.shape[0] and records[r] == s + 1:
                 now = {T}(t0 + (s + 1) * dt)
                 for i in range({L}):
@@ -84,85 +85,127 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
         report[2] += hi - lo
 """
 
-_DRAW = """\
-if draw == 0 or s == step0:
-    for k in range(m):
-        _source(source, z[k], words, U64(s // {S}), U64(k), start, seed)
-for k in range(m):
-    for i in range({L}):
-        w[k, i] = root * z[k, draw, i]"""
-
-_GIVEN = """\
-for k in range(m):
-    for i in range(lo, hi):
-        w[k, i] = increments[row + i, s - step0, k]"""
-
-_REMEMBER = """\
-for j in range(d):
-    for i in range({L}):
-        before[j, i] = x[j, i]"""
-
 _FREEZE = """\
 for i in range({L}):
     for j in range(d):
         if not math.isfinite(x[j, i]):
-            dead[i] = 1
-    if dead[i] != 0:
+            dead[0, i] = {T}(1.0)
+    if dead[0, i] != {T}(0.0):
         for j in range(d):
             x[j, i] = before[j, i]"""
 
 
-@functools.cache
-def engine(scheme: Scheme, dtype: Any, general: bool, freeze: bool = False, given: bool = False) -> Any:
-    """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be.
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What a run asks of an engine; each is an engine of its own, so that the usual one is small and soon compiled.
 
-    ``freeze`` holds a path at its last finite state; ``given`` takes the Wiener increments from an array. Both are
-    engines of their own, so that the usual one is small and soon compiled.
+    ``freeze`` holds a path at its last finite state; ``given`` takes the increments from an array; ``coarse`` sums
+    finer increments; ``watch`` calls watchers (walls, first passages) after every step.
     """
+
+    freeze: bool = False
+    given: bool = False
+    coarse: bool = False
+    watch: bool = False
+
+
+@functools.cache
+def engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
+    """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be."""
     dtype = np.dtype(dtype)
-    names: dict[str, Any] = {
-        "_wide": elementary.wide_vectors,
-        "_tile": call.call_tile,
-        "_record": call.call_recorder,
-        "_source": call.call_source,
-    }
-    T, L = f"np.{dtype.name}", str(LANES)
-    S = normals.DRAWS[dtype]
-    buffers, stages = _stage_source(scheme, general, names, T, L)
-    if freeze:
-        buffers += f"\n    before = scratch[{len(buffers.splitlines()) + 3}]\n    dead = np.zeros({L}, np.uint8)"
-
-    def piece(text: str, spaces: int, wanted: bool = True) -> str:
-        return _indented(text.format(S=S, L=L).splitlines(), spaces) if wanted else ""
-
-    text = _TEMPLATE.format(
-        dtype=dtype.name, T=T, L=L, S=S, SHIFT=LANES.bit_length() - 1, buffers=buffers, stages=stages,
-        noise=piece(_GIVEN if given else _DRAW, 12), remember=piece(_REMEMBER, 12, freeze),
-        thaw="dead[:] = 0" if freeze else "",
-        freeze=piece(_FREEZE, 12, freeze), is_dead="dead[i] != 0" if freeze else "False",
+    T, L, S = f"np.{dtype.name}", LANES, normals.DRAWS[dtype]
+    text = StepText(coefficients(scheme, general, variant), T, L, general)
+    text.names |= {"_wide": elementary.wide_vectors, "_tile": call.call_tile, "_record": call.call_recorder}
+    once, leaf, draw = noise.step_source(scheme, general, dtype, variant)
+    text.before += once.splitlines()
+    text.leaf += leaf.splitlines()
+    text.add(*draw.splitlines())
+    for name, function in (
+        ("_source", call.call_source), ("_fill", bits.fill), ("_signs", bits.signs32 if dtype == np.float32 else bits.signs64), ("_digits", bits.digits),
+    ):  # fmt: skip
+        if f"{name}(" in draw:
+            text.function(name, function)
+    for label in ("dz", "area"):
+        if f"{label}[" in draw:
+            text.buffer(label)
+    if variant.freeze or variant.watch:
+        text.buffer("before")
+        text.loop("before[j, i] = x[j, i]")
+    if variant.watch:
+        text.at_time(0.0)
+        g = text.evaluate(len(text.coefficients) - 1, "before")
+    if scheme.step is not None:
+        scheme.step(text, keeps=not (variant.freeze or variant.watch))
+    else:
+        _add_stages(text, scheme, noise.in_place(scheme, general, variant))
+    if variant.watch:
+        text.function("_watch", call.call_watcher)
+        for step, lines in (("-1", text.leaf), ("s", text.lines)):
+            if step == "-1":
+                lines += ["for j in range(d):", f"    for i in range({L}):", "        before[j, i] = x[j, i]"]
+            lines += [
+                "for q in range(watchers.shape[0]):",
+                f"    _watch(watchers[q], before, x, {g}, lo, hi, row, {step}, start, seed, watched[q])",
+            ]
+    if variant.freeze:
+        text.buffer("dead")
+        text.leaf += [f"for i in range({L}):", f"    dead[0, i] = {T}(0.0)"]
+        text.add(*_FREEZE.format(T=T, L=L).splitlines())
+    source = _TEMPLATE.format(
+        dtype=dtype.name, T=T, L=L, S=S, SHIFT=LANES.bit_length() - 1,
+        buffers=indented(text.buffers, 4), before=indented(text.before, 4), leaf=indented(text.leaf, 8),
+        step=indented(text.lines, 12), is_dead=f"dead[0, i] != {T}(0.0)" if variant.freeze else "False",
     )  # fmt: skip
-    return cache.load(text, names).run
+    return cache.load(source, text.names).run
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """The memory a run works in, starting on cache lines: an access of 512 bits then never straddles two of them.
+
+    An engine that allocates nothing is sooner compiled.
+    """
+
+    scratch: np.ndarray
+    z: np.ndarray
+    words: np.ndarray
+    bits: np.ndarray
+    chain: np.ndarray
+    spot: np.ndarray
+    t: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """In the engine's order."""
+        return self.scratch, self.z, self.words, self.bits, self.chain, self.spot, self.t
+
+
+EXTRA_BUFFERS = 12  # at most, of one scheme's step
 
 
 def workspace(
-    scheme: Scheme, dtype: Any, d: int, m: int, constants: dict[int, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The memory a run works in (the template's scratch, z, words and t), starting on cache lines.
-
-    An access of 512 bits then never straddles two lines; and an engine that allocates nothing is sooner compiled.
-    ``constants`` holds the rows of coefficients that read neither state nor time, by their position.
-    """
+    scheme: Scheme, dtype: Any, d: int, m: int, general: bool, constants: dict[int, np.ndarray], variant: Variant
+) -> Workspace:
+    """``constants`` holds the rows of coefficients that read neither state nor time, by their position."""
     dtype = np.dtype(dtype)
-    # state, point, increments, coefficients, stacked state and normal, state before the step
-    buffers, rows = 3 + len(coefficients(scheme)) + 2, max(2 * d, m, d * m)
+    draws, pairs = normals.DRAWS[dtype], m * (m - 1) // 2
+    buffers = RESERVED + len(coefficients(scheme, general, variant)) + EXTRA_BUFFERS
+    rows = max(2 * d, m, d * m if general else 0, pairs if general else 0, d * d if scheme.implicit else 0)
     scratch = _aligned((buffers, rows, LANES), dtype)
     for position, values in constants.items():
-        scratch[3 + position, : len(values)] = values[:, None]
-    return (
+        scratch[RESERVED + position, : len(values)] = values[:, None]
+    bit_rows = m + (pairs if general else 0) if scheme.law_only else int(scheme.counts)
+    levy = general and scheme.fan is not None and scheme.fan.iterated == "levy"
+    # behind the 256 times stand the step and, where an exact transition looks for it, the spot in the random stream
+    t = _aligned((LANES + 16,), dtype)
+    return Workspace(
         scratch,
-        _aligned((m, normals.DRAWS[dtype], LANES), dtype),
+        _aligned((2 * m if scheme.space_time else m, draws, LANES), dtype),
         _aligned((4, LANES // 2), np.dtype(np.uint64)),
-        _aligned((LANES + 1,), dtype),
+        _aligned((bit_rows, 4, LANES // 2), np.dtype(np.uint64)),
+        _aligned((m if levy else 0, draws + 1, LANES), dtype),
+        t[LANES + 4 :][: 24 // dtype.itemsize].view(np.uint64),
+        t,
     )
 
 
@@ -173,69 +216,125 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[skip : skip + size].view(dtype).reshape(shape)
 
 
-def coefficients(scheme: Scheme) -> list[str]:
+def stages(scheme: Scheme, general: bool) -> tuple[Stage, ...]:
+    """The stages for this kind of noise."""
+    return scheme.general_stages if general and scheme.general_stages is not None else scheme.stages
+
+
+def coefficients(scheme: Scheme, general: bool, variant: Variant = Variant()) -> list[str]:  # noqa: B008 - frozen
     """The coefficients in the order in which the engine takes their tile functions."""
-    return [name for stage in scheme.stages for name in (*stage.drifts, *stage.noises)]
+    own = list(scheme.coefficients)
+    own += [name for stage in stages(scheme, general) for name in (*stage.drifts, *stage.noises)]
+    return [*own, "diffusion"] if variant.watch else own
 
 
-def _stage_source(scheme: Scheme, general: bool, names: dict[str, Any], T: str, L: str) -> tuple[str, str]:
-    """Source of the buffers and of the stages of a step."""
-    buffers: list[str] = []
-    lines: list[str] = []
+def _add_stages(text: StepText, scheme: Scheme, in_place: bool) -> None:
+    """The lines of a scheme's stages, and of its fan; ``in_place``: the increments were not written to w."""
+    T, L, general = text.T, text.L, text.general
+    every = stages(scheme, general)
     drifts: list[str] = []
     noises: list[str] = []
-    position = 0
-    for number, stage in enumerate(scheme.stages):
-        point = "x" if number == 0 else "y"
-        lines += [
-            "if uses_time:",
-            f"    now = {T}(t0 + (s + {stage.at}) * dt)",
-            f"    for i in range({L}):",
-            "        t[i] = now",
-        ]
+    draws = "w[{0}, i], dz[{0}, i]" if scheme.space_time else "w[{0}, i]"
+    point, position = "x", 0
+    for number, stage in enumerate(every):
+        text.at_time(stage.at)
         for name in (*stage.drifts, *stage.noises):
-            is_noise = name in stage.noises
-            label = f"{'g' if is_noise else 'f'}{number}_{name}"
-            buffers.append(f"{label} = scratch[{len(buffers) + 3}]")
             if name == "transition":
                 # the transition is a function of the state and of a standard normal, stacked
-                buffers.append(f"pair = scratch[{len(buffers) + 3}]")
-                lines += [
-                    "for j in range(d):",
-                    f"    for i in range({L}):",
-                    "        pair[j, i] = x[j, i]",
-                    "        pair[d + j, i] = w[j, i] / root",
-                ]
-                evaluate = f"_tile(tiles[{position}], pair, t, p, {label}, d)"
+                text.buffer("pair")
+                text.loop("pair[j, i] = x[j, i]", "pair[d + j, i] = w[j, i] / root")
+                text.add("spot[0], spot[1], spot[2] = seed, start, U64(s)")
+                label = text.evaluate(position, "pair")
             else:
-                evaluate = f"_tile(tiles[{position}], {point}, t, p, {label}, d)"
-            # a coefficient that reads neither the state nor the time stands in its buffer from the start
-            lines += [f"if flags[{2 + position}] == 0:", "    " + evaluate]
-            (noises if is_noise else drifts).append(label)
+                label = text.evaluate(position, point)
+            (noises if name in stage.noises else drifts).append(label)
             position += 1
-        names[f"_move{number}"], names[f"_kick{number}"] = stage.move, stage.kick
-        target = "x" if number == len(scheme.stages) - 1 else "y"
+        if stage.move is None:
+            continue
+        last = number == len(every) - 1 and not (general and scheme.fan)
+        target = "x" if last else "y"
+        move = text.function(f"_move{number}", stage.move)
         f_at = "".join(f"{label}[j, i], " for label in drifts)
-        if general:
+        if stage.kick is None:
+            text.loop(f"{target}[j, i] = {move}(x[j, i], {f_at}h)")
+        elif general:
+            kick = text.function(f"_kick{number}", stage.kick)
             g_at = "".join(f"{label}[j * m + k, i], " for label in noises)
-            lines += [
+            text.add(
                 "for j in range(d):",
                 f"    for i in range({L}):",
-                f"        {target}[j, i] = _move{number}(x[j, i], {f_at}h)",
+                f"        {target}[j, i] = {move}(x[j, i], {f_at}h)",
                 "    for k in range(m):",
                 f"        for i in range({L}):",
-                f"            {target}[j, i] = _kick{number}({target}[j, i], {g_at}w[k, i], h, root)",
-            ]
+                f"            {target}[j, i] = {kick}({target}[j, i], {g_at}{draws.format('k')}, h, root)",
+            )
         else:
+            kick = text.function(f"_kick{number}", stage.kick)
             g_at = "".join(f"{label}[j, i], " for label in noises)
-            lines += [
-                "for j in range(d):",
-                f"    for i in range({L}):",
-                f"        v = _move{number}(x[j, i], {f_at}h)",
-                f"        {target}[j, i] = _kick{number}(v, {g_at}w[j, i], h, root)",
-            ]
-    return _indented(buffers, 4), _indented(lines, 12)
+            moved = f"v = {move}(x[j, i], {f_at}h)"
+            kicked = f"{target}[j, i] = {kick}(v, {g_at}{{}}, h, root)"
+            if not in_place:
+                text.loop(moved, kicked.format(draws.format("j")))
+            elif not scheme.law_only:
+                text.loop(moved, kicked.format("root * z[j, draw, i]"))
+            else:
+                text.function("_sign", bits.sign32 if T == "np.float32" else bits.sign64)
+                text.add(
+                    "for j in range(d):",
+                    "    if smooth:",
+                    f"        for i in range({L}):",
+                    f"            {moved}",
+                    f"            {kicked.format('root * z[j, draw, i]')}",
+                    "    else:",
+                    "        row_of_bits = bits[j].view(np.uint32)[draw // 32]",
+                    f"        for i in range({L}):",
+                    f"            {moved}",
+                    f"            {kicked.format('_sign(row_of_bits[i], draw % 32, root)')}",
+                )
+        point = target
+    if general and scheme.fan is not None:
+        _add_fan(text, scheme, noises[0], T, L)
 
 
-def _indented(lines: list[str], spaces: int) -> str:
-    return "\n".join(" " * spaces + line for line in lines)
+def _add_fan(text: StepText, scheme: Scheme, g: str, T: str, L: int) -> None:
+    """The lines of a fan, which starts from x, adds to y and ends in x; constant noise needs none."""
+    fan = scheme.fan
+    assert fan is not None
+    at = text.coefficients.index("diffusion")
+    support = text.buffer("support")
+    lines: list[str] = []
+    moved = []
+    outer = text.lines
+    text.lines = lines
+    text.at_time(0.0)
+    text.add("for k in range(m):")
+    for number, function in enumerate(fan.supports):
+        text.function(f"_support{number}", function)
+        moved.append(text.buffer(f"moved{number}"))
+        lines += [
+            "    for j in range(d):",
+            f"        for i in range({L}):",
+            f"            {support}[j, i] = _support{number}(x[j, i], {g}[j * m + k, i], h, root)",
+            f"    _tile(tiles[{at}], {support}, t, p, {moved[-1]}, d)",
+        ]
+    text.function("_spread", fan.spread)
+    moved_at = "".join(f"{label}[j * m + l, i], " for label in moved)
+    half = f"{T}(0.5)"
+    area = "+ sign * area[c, i]" if fan.iterated != "commutative" else ""
+    lines += [
+        "    for l in range(m):",
+        f"        first, sign = (k, {T}(1.0)) if k < l else (l, {T}(-1.0))",
+        "        c = first * m - first * (first + 1) // 2 + (l if k < l else k) - first - 1 if k != l else 0",
+        "        for j in range(d):",
+        "            if k == l:",
+        f"                for i in range({L}):",
+        f"                    i_kl = {half} * (w[k, i] * w[k, i] - h)",
+        f"                    y[j, i] = _spread(y[j, i], {moved_at}{g}[j * m + l, i], w[l, i], i_kl, h, root)",
+        "            else:",
+        f"                for i in range({L}):",
+        f"                    i_kl = {half} * (w[k, i] * w[l, i]) {area}",
+        f"                    y[j, i] = _spread(y[j, i], {moved_at}{g}[j * m + l, i], w[l, i], i_kl, h, root)",
+    ]
+    text.lines = outer
+    text.add(f"if flags[{FLAGS + at}] == 0:", *("    " + line for line in lines))
+    text.loop("x[j, i] = y[j, i]")

@@ -80,6 +80,16 @@ def diffusion_divergence(process: Any, dtype: Any = np.float64) -> Formula:
     return _assembled(_divergence_lines(process), sigma=process.formula("diffusion"), step=difference_step(dtype))
 
 
+def diagonal_rows(process: Any) -> Formula:
+    """A diagonal σ as the rows of a matrix, for what treats all noise as general."""
+    g = _entry(process, "diffusion")
+    rows = [
+        "(" + ", ".join(g.format(i) if i == k else f"0.0 * {g.format(i)}" for k in range(process.dim)) + ",)"
+        for i in range(process.dim)
+    ]
+    return _assembled((["g = sigma(self, x, t)"], rows), sigma=process.formula("diffusion"))
+
+
 def noise_dim(process: Any) -> int:
     """The number m of Wiener processes that drive a process with a d-tuple state."""
     if process.noise == "diagonal":

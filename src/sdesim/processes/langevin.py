@@ -45,6 +45,7 @@ class Langevin(Process):
     temperature: float = 1.0
     dim: int | None = None
     batch_only: bool = dataclasses.field(init=False, repr=False, default=False)
+    reversible = True  # in detailed balance with p^{1/T}: what Langevin samplers rely on
 
     def __post_init__(self) -> None:
         super().__post_init__()
