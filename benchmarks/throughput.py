@@ -1,4 +1,4 @@
-"""Path-steps per second and core: sdesim, a C yardstick and the other tools of the field, on five jobs.
+"""Path-steps per second and core: sdesim, a C yardstick and the other tools of the field, on six jobs.
 
     python benchmarks/throughput.py             all jobs, float32 and float64, a few minutes
     python benchmarks/throughput.py --quick     a short run: 30 s without the optional peers, once compiled
@@ -12,6 +12,7 @@ The jobs take 1000 steps of dt = 0.01 with about 100,000 paths:
     J4  Langevin diffusion in a mixture of 8 Gaussians, variance 0.25, on a circle of radius 4; from 0;
         Euler-Maruyama; one count is one step of one path in two dimensions (2 normals, 8 exponentials)
     J5  J1 with 10,000 paths and every state returned
+    J6  J1 where only the law is wanted: weak order 1 with two-point increments (sdesim), beside C's Gaussian J1
 
 How a figure is taken. Each contender and dtype runs in a process of its own, with one thread, and reports the
 CPU seconds of that process (user and system, all threads), so a figure is a rate per core. The first run
@@ -28,7 +29,7 @@ torchsde from sequential ones. In J5 each returns the states in the layout it li
     C         yardstick.c, compiled when a compiler is found: Philox4x32-10 and Box-Muller, with AVX-512 or in
               plain loops; J4 is 0.23 times its J1 in float32, the ratio of a vectorised C mixture
     NumPy     in place, in blocks of 10,000 paths, which stay in the cache; Generator.standard_normal(out=)
-    Numba     one compiled loop over paths and steps, a NumPy Generator handed in (float64 only: its ziggurat)
+    Numba     one compiled loop over paths and steps, a NumPy Generator handed in (its ziggurat)
     torch     eager, in place, in blocks of 50,000 paths
     JAX       jit of one scan over the steps, all paths at once
     torchsde  sdeint, diagonal noise, all paths in one batch, BrownianInterval told the step
@@ -70,11 +71,13 @@ JOBS = {
     "J3": "geometric, Milstein",
     "J4": "Langevin, mixture 2-D",
     "J5": "J1, every state",
+    "J6": "J1, law only (bits)",
 }
 CONTENDERS = ("sdesim", "C", "NumPy", "Numba", "torch", "JAX", "torchsde", "diffrax")
 MODULES = {"Numba": "numba", "torch": "torch", "JAX": "jax", "torchsde": "torchsde", "diffrax": "diffrax"}
-YARDSTICK = {"J1": "ou", "J2": "double_well", "J3": "gbm", "J4": "ou", "J5": "ou_saved"}
+YARDSTICK = {"J1": "ou", "J2": "double_well", "J3": "gbm", "J4": "ou", "J5": "ou_saved", "J6": "ou"}
 C_MIXTURE = 0.23
+LAW_ONLY = ("sdesim", "C")  # who runs J6
 
 # Paths of a full run: 100,000 (J5: 10,000), or what a slow contender does in a second or two.
 PATHS = {
@@ -97,7 +100,7 @@ Run = Callable[[int, int], np.ndarray]  # (n_paths, seed) -> end states, (n_path
 @functools.cache
 def exact_law(job: str) -> tuple[float, float]:
     """Mean and variance of the end state of the chain of steps itself (J4: of either component)."""
-    if job in ("J1", "J5"):
+    if job in ("J1", "J5", "J6"):
         a = 1 - THETA * DT
         return a**N_STEPS, SIGMA**2 * DT * (1 - a ** (2 * N_STEPS)) / (1 - a**2)
     if job == "J2":
@@ -139,8 +142,9 @@ def prepare_sdesim(job: str, dtype: Any) -> Run:
 
     x0: Any = 1.0
     method = "euler_maruyama"
-    if job in ("J1", "J5"):
+    if job in ("J1", "J5", "J6"):
         process: Any = sde.OrnsteinUhlenbeck(theta=THETA, mu=0.0, sigma=SIGMA)
+        method = "weak_euler" if job == "J6" else method
     elif job == "J2":
         process = sde.DoubleWell(barrier=1.0, temperature=0.5)
     elif job == "J3":
@@ -225,22 +229,25 @@ def prepare_numpy(job: str, dtype: Any) -> Run:
 def prepare_numba(job: str, dtype: Any) -> Run:
     import numba
 
-    if dtype is not np.float64:
-        raise NotImplementedError("float64 only")
-    modes = MODES
+    # A Generator hands out single float32 normals only as arrays, so both dtypes draw a path's normals at a time.
+    modes, one, half = MODES.astype(dtype), dtype(1), dtype(0.5)
+    h, root, theta, sigma = dtype(DT), dtype(ROOT), dtype(THETA), dtype(SIGMA)
+    mu, volatility, four, pull = dtype(MU), dtype(VOLATILITY), dtype(4), dtype(DT / VARIANCE)
+    steepness, spread, zero = dtype(-0.5 / VARIANCE), dtype(math.sqrt(2 * DT)), dtype(0)
 
     @numba.njit
     def line(rng: Any, x: np.ndarray, saved: np.ndarray) -> None:
         for i in range(x.shape[0]):
             y = x[i]
+            normals = rng.standard_normal(N_STEPS, dtype)
             for k in range(N_STEPS):
-                z = rng.standard_normal()
+                z = normals[k]
                 if job == "J2":
-                    y += -4 * y * (y * y - 1) * DT + ROOT * z
+                    y += -four * y * (y * y - one) * h + root * z
                 elif job == "J3":
-                    y += y * (MU * DT + VOLATILITY * ROOT * z + 0.5 * VOLATILITY**2 * DT * (z * z - 1))
+                    y += y * (mu * h + volatility * root * z + half * volatility * volatility * h * (z * z - one))
                 else:
-                    y += -THETA * y * DT + SIGMA * ROOT * z
+                    y += -theta * y * h + sigma * root * z
                 if job == "J5":
                     saved[i, k + 1] = y
             x[i] = y
@@ -249,26 +256,27 @@ def prepare_numba(job: str, dtype: Any) -> Run:
     def mixture(rng: Any, x: np.ndarray) -> None:
         for i in range(x.shape[0]):
             a, b = x[i, 0], x[i, 1]
-            for _ in range(N_STEPS):
-                total = pull_a = pull_b = 0.0
+            normals = rng.standard_normal(2 * N_STEPS, dtype)
+            for k in range(N_STEPS):
+                total = pull_a = pull_b = zero
                 for j in range(N_MODES):
                     da, db = modes[j, 0] - a, modes[j, 1] - b
-                    w = math.exp(-(da * da + db * db) / (2 * VARIANCE))
+                    w = math.exp(steepness * (da * da + db * db))
                     total += w
                     pull_a += w * da
                     pull_b += w * db
-                a += pull_a / (total * VARIANCE) * DT + math.sqrt(2 * DT) * rng.standard_normal()
-                b += pull_b / (total * VARIANCE) * DT + math.sqrt(2 * DT) * rng.standard_normal()
+                a += pull_a / total * pull + spread * normals[2 * k]
+                b += pull_b / total * pull + spread * normals[2 * k + 1]
             x[i, 0], x[i, 1] = a, b
 
     def run(n_paths: int, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         if job == "J4":
-            points = np.zeros((n_paths, 2))
+            points = np.zeros((n_paths, 2), dtype)
             mixture(rng, points)
             return points
-        x = np.ones(n_paths)
-        line(rng, x, np.empty((n_paths, N_STEPS + 1) if job == "J5" else (0, 0)))
+        x = np.ones(n_paths, dtype)
+        line(rng, x, np.empty((n_paths, N_STEPS + 1) if job == "J5" else (0, 0), dtype))
         return x
 
     return run
@@ -557,7 +565,7 @@ def measure(jobs: list[str], contenders: list[str], quick: bool, repeats: int, l
             for contender in contenders:
                 if contender in MODULES and importlib.util.find_spec(MODULES[contender]) is None:
                     continue
-                if contender == "Numba" and dtype == "float32":
+                if job == "J6" and contender not in LAW_ONLY:
                     continue
                 if contender == "C" and dtype == "float64" and job == "J4":
                     continue
