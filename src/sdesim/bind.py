@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import checks, compile, normals
+from .core import checks, compile, fuse, normals
 from .integrate import adaptive, brownian, noise, tiles
 from .integrate.schemes import PLATEN, SCHEMES, Scheme
 from .integrate.step_text import FLAGS
@@ -192,7 +192,9 @@ def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, n_steps: int
     constants: dict[int, np.ndarray] = {}
     of_name: dict[str, compile.Tile] = {}
     for position, name in enumerate(tiles.coefficients(scheme, general, variant)):
-        if _is_constant(process, scheme, name):
+        if name in ("step", "bit_step"):
+            built[position] = _fused(process, scheme, layout, dtype, two_point=name == "bit_step")
+        elif _is_constant(process, scheme, name):
             constants[position] = _constant(process, scheme, name, d).astype(dtype)
         else:
             if name not in of_name:
@@ -211,6 +213,25 @@ def compiled(process: Any, scheme: Scheme, dtype: np.dtype, d: int, n_steps: int
     else:
         engine, source = tiles.engine(scheme, dtype, general, variant), normals.source(dtype)
     return Compiled(engine, source, built, constants, parameters, flags)
+
+
+def is_fused(process: Any, scheme: Scheme, variant: tiles.Variant) -> bool:
+    """Whether the process and the scheme are compiled together: one stage, and formulas rather than tiles."""
+    if process.batch_only or not noise.can_fuse(scheme, is_general(process, scheme), variant):
+        return False
+    return not any(hasattr(process, f"{name}_tile") for name in tiles.coefficients(scheme, False))
+
+
+def _fused(process: Any, scheme: Scheme, layout: Any, dtype: np.dtype, two_point: bool) -> compile.Tile:
+    stage = scheme.stages[0]
+    coefficients = []
+    for name in tiles.coefficients(scheme, False):
+        function = _converted_drift(process, scheme, dtype) if name == "drift" else process.formula(name)
+        coefficients.append((name, function, _entries(process, name)))
+    label = f"{type(process).__name__}.drift"
+    return fuse.fused(
+        label, coefficients, stage.move, stage.kick, layout, dtype, dim=process.dim, two_point=two_point
+    )  # fmt: skip
 
 
 def _is_constant(process: Any, scheme: Scheme, name: str) -> bool:
@@ -248,7 +269,8 @@ def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype,
                 f"{scheme.name} reads the drift of a {scheme.calculus} equation, and {label} is written on tiles; "
                 f"use a scheme for {process.calculus} equations"
             )
-        return build(process.formula(f"{name}_tile"), dim=process.dim, entries="tile")
+        entries = "transition_tile" if name == "transition" else "tile"
+        return build(process.formula(f"{name}_tile"), dim=process.dim, entries=entries)
     if name == "transition":
         return build(process.formula(name), dim=process.dim, entries="transition")
     if name == "diffusion" and _lifted(process, scheme):

@@ -81,12 +81,13 @@ class Run:
     @functools.cached_property
     def variant(self) -> Variant:
         """The engine that this run needs."""
-        return Variant(
+        variant = Variant(
             freeze=self.on_nonfinite == "freeze",
             given=self.increments is not None,
             coarse=self.coarsen > 1 or self.swap,
             watch=self.watch,
         )
+        return dataclasses.replace(variant, fused=bind.is_fused(self.process, self.scheme, variant))
 
     @functools.cached_property
     def compiled(self) -> bind.Compiled:

@@ -32,6 +32,23 @@ def call_tile(typing, address, x, t, p, out, rows):
 
 
 @intrinsic
+def call_step(typing, address, x, z, times, p, first, count, rows):
+    """Run the fused step at ``address``: (x, normals or words, times, p, first draw, number of draws, rows)."""
+    signature = types.void(types.intp, x, z, times, p, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, signature, args):
+        byte = ir.IntType(8).as_pointer()
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [byte] * 4 + [word] * 3)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        pointers = [_pointer(context, builder, signature.args[i], args[i]) for i in range(1, 5)]
+        builder.call(function, [*pointers, *args[5:]])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def call_recorder(typing, address, x, t, lo, hi, row, index, slots):
     """Run the recorder at ``address``: (x, t, first lane, last lane, row of lane 0, index of the time, slots)."""
     word_type = types.intp

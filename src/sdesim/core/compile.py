@@ -35,10 +35,11 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.untyped_passes import IRProcessing
 
 from ..errors import CompileError
-from . import cache, elementary
+from . import cache, call, elementary
 from .functions import FUNCTIONS
 
 LANES = 256
+SPOT = LANES + 4  # where the words of a transition that draws for itself begin, in items behind the start of the times
 
 Layout = tuple[str, tuple[tuple[str, Any], ...]]
 
@@ -76,7 +77,7 @@ def view_type(kind: str, names: tuple[str, ...]) -> Any:
     return collections.namedtuple(safe, names)
 
 
-def _view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str, int]:
+def view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str, int]:
     """Source text that rebuilds the view from the vector ``q``, and the offset behind it."""
     kind, entries = layout
     label = f"_View{len(names)}"
@@ -87,7 +88,7 @@ def _view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[st
             parts.append(f"q[{offset}]")
             offset += 1
         elif spec and isinstance(spec[0], str):
-            text, offset = _view_source(spec, offset, names)
+            text, offset = view_source(spec, offset, names)
             parts.append(text)
         else:
             size = math.prod(spec)
@@ -364,16 +365,22 @@ def tile(
     dim : None or 1 for a formula on numbers, d for one on a d-tuple.
     entries : ``"number"`` (one value for every component), ``"tuple"``, ``"rows"`` (general noise, d rows of m),
         ``"transition"`` (a formula ``(self, x, t, dt, z)``; x holds the state's rows, then those of z, and dt stands
-        behind the 256 times) or ``"tile"`` (written by hand on tiles).
+        behind the 256 times), ``"tile"`` (written by hand on tiles) or ``"transition_tile"`` (a transition written by
+        hand on tiles, ``(self, x, t, dt, z, spot, out)``: as for ``"transition"``, and behind the times, from byte
+        ``SPOT`` · itemsize on, stand the uint64 words seed, path of lane 0 and number of the step).
     """
     dtype = np.dtype(dtype)
     names: dict[str, Any] = {"_wide": elementary.wide_vectors}
-    view, size = _view_source(layout, 0, names)
+    if entries == "transition_tile":
+        names["_words"] = call.words_behind
+    view, size = view_source(layout, 0, names)
     scalar = dim is None or dim == 1
     rows = "rows" if scalar else str(dim)
     x_rows, out_rows = rows, rows
-    if entries == "tile":
+    if entries in ("tile", "transition_tile"):
         rows = x_rows = out_rows = "rows"
+        if entries == "transition_tile":
+            x_rows = "2 * rows"
     elif entries == "transition":
         x_rows = f"2 * {rows}"
     elif entries == "rows":
@@ -384,13 +391,18 @@ def tile(
         names["_formula"] = formula(function)
         module = cache.load(text, names)
     except (numba_errors.NumbaError, NotImplementedError) as error:
-        raise CompileError(_explanation(label, layout, function, error)) from None
-    return Tile(module, entries in ("tile", "transition") or uses(function)[1])
+        raise CompileError(explanation(label, layout, function, error)) from None
+    return Tile(module, entries in ("tile", "transition", "transition_tile") or uses(function)[1])
 
 
 def _loops(entries: str, scalar: bool, dim: int | None, m: int) -> str:
     if entries == "tile":
         return f"    _formula(self, x, t[:{LANES}], out)\n"
+    if entries == "transition_tile":
+        return (
+            f"    spot = carray(_words(t_, {SPOT}), (3,))\n"
+            f"    _formula(self, x[:rows], t[:{LANES}], t[{LANES}], x[rows:], spot, out)\n"
+        )
     if entries == "transition":
         state, noise = "x[j, i]", "x[rows + j, i]"
         return (
@@ -433,7 +445,7 @@ def arguments_read(function: Any) -> list[bool]:
     return [name in names for name in code.co_varnames[: code.co_argcount]]
 
 
-def _explanation(label: str, layout: Layout, function: Callable[..., Any], error: Exception) -> str:
+def explanation(label: str, layout: Layout, function: Callable[..., Any], error: Exception) -> str:
     fields = ", ".join(name for name, _ in layout[1]) or "none"
     text = str(error)
     reason = next((line.strip() for line in text.splitlines() if _tells(line)), text.strip().splitlines()[0])

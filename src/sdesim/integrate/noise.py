@@ -121,13 +121,11 @@ for c in range(pairs):
         area[c, i] += rest * chain[0, 1, i]"""
 
 
-def in_place(scheme: Scheme, general: bool, variant: Any) -> bool:
-    """Whether the one stage of a scheme takes its increments from the normals or bits as it goes.
-
-    They are then never written to memory as dw, which saves a store and a load in each step.
-    """
+def can_fuse(scheme: Scheme, general: bool, variant: Any) -> bool:
+    """Whether a step can be one compiled function that takes its increments from the normals or bits as it goes."""
     plain = scheme.increment != "three_point" and not (variant.given or variant.coarse)
-    return plain and not general and len(scheme.stages) == 1 and scheme.name != "exact"
+    one = len(scheme.stages) == 1 and scheme.stages[0].kick is not None and scheme.name != "exact"
+    return plain and one and not general and scheme.step is None
 
 
 def step_source(scheme: Scheme, general: bool, dtype: np.dtype, variant: Any) -> tuple[str, str, str]:
@@ -165,7 +163,7 @@ def step_source(scheme: Scheme, general: bool, dtype: np.dtype, variant: Any) ->
         pieces = [_LAW_ONLY, _LAW_ONLY_INCREMENTS]
     else:
         pieces = [_GAUSSIAN, _INCREMENTS]
-    if in_place(scheme, general, variant):
+    if variant.fused:
         pieces.pop()
     if scheme.space_time:
         before.append(f"twelfth = {values['T']}(math.sqrt(dt / 12.0))")

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import bits, cache, call, elementary, normals
+from ..core import bits, cache, call, elementary, fuse, normals
 from ..core.compile import LANES
 from . import noise
-from .schemes import Scheme, Stage
+from .schemes import EULER_MARUYAMA, WEAK_EULER, Scheme, Stage
 from .step_text import FLAGS, RESERVED, StepText, indented
 
 _TEMPLATE = """\
@@ -62,7 +62,8 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
             for q in range(recorders.shape[0]):
                 _record(recorders[q], x, t, lo, hi, row, r, slots[q])
             r = 1
-        for s in range(step0, step0 + n_steps):
+        s, end = step0, step0 + n_steps
+        while s < end:
             if stop[0] != 0 and s % {S} == 0:
                 return
 {step}
@@ -73,6 +74,7 @@ def run(x0, path0, n, t0, dt, step0, n_steps, seed, source, p, tiles, flags, inc
                 for q in range(recorders.shape[0]):
                     _record(recorders[q], x, t, lo, hi, row, r, slots[q])
                 r += 1
+            s += 1
         for i in range(lo, hi):
             bad = {is_dead}
             for j in range(d):
@@ -100,19 +102,26 @@ class Variant:
     """What a run asks of an engine; each is an engine of its own, so that the usual one is small and soon compiled.
 
     ``freeze`` holds a path at its last finite state; ``given`` takes the increments from an array; ``coarse`` sums
-    finer increments; ``watch`` calls watchers (walls, first passages) after every step.
+    finer increments; ``watch`` calls watchers (walls, first passages) after every step; ``fused`` takes whole steps
+    compiled with the process (``core.fuse``) in place of its coefficients, and is then the same for all such schemes.
     """
 
     freeze: bool = False
     given: bool = False
     coarse: bool = False
     watch: bool = False
+    fused: bool = False
+
+
+def engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
+    """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be."""
+    if variant.fused:  # the schemes differ in the step only
+        scheme = WEAK_EULER if scheme.law_only else EULER_MARUYAMA
+    return _engine(scheme, np.dtype(dtype), general, variant)
 
 
 @functools.cache
-def engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
-    """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be."""
-    dtype = np.dtype(dtype)
+def _engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant) -> Any:
     T, L, S = f"np.{dtype.name}", LANES, normals.DRAWS[dtype]
     text = StepText(coefficients(scheme, general, variant), T, L, general)
     text.names |= {"_wide": elementary.wide_vectors, "_tile": call.call_tile, "_record": call.call_recorder}
@@ -134,10 +143,12 @@ def engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant = Variant
     if variant.watch:
         text.at_time(0.0)
         g = text.evaluate(len(text.coefficients) - 1, "before")
-    if scheme.step is not None:
+    if variant.fused:
+        _add_fused(text, scheme, one_at_a_time=variant.freeze or variant.watch, S=S)
+    elif scheme.step is not None:
         scheme.step(text, keeps=not (variant.freeze or variant.watch))
     else:
-        _add_stages(text, scheme, noise.in_place(scheme, general, variant))
+        _add_stages(text, scheme)
     if variant.watch:
         text.function("_watch", call.call_watcher)
         for step, lines in (("-1", text.leaf), ("s", text.lines)):
@@ -223,13 +234,16 @@ def stages(scheme: Scheme, general: bool) -> tuple[Stage, ...]:
 
 def coefficients(scheme: Scheme, general: bool, variant: Variant = Variant()) -> list[str]:  # noqa: B008 - frozen
     """The coefficients in the order in which the engine takes their tile functions."""
+    if variant.fused:
+        steps = ["step", "bit_step"] if scheme.law_only else ["step"]
+        return [*steps, "diffusion"] if variant.watch else steps
     own = list(scheme.coefficients)
     own += [name for stage in stages(scheme, general) for name in (*stage.drifts, *stage.noises)]
     return [*own, "diffusion"] if variant.watch else own
 
 
-def _add_stages(text: StepText, scheme: Scheme, in_place: bool) -> None:
-    """The lines of a scheme's stages, and of its fan; ``in_place``: the increments were not written to w."""
+def _add_stages(text: StepText, scheme: Scheme) -> None:
+    """The lines of a scheme's stages, and of its fan."""
     T, L, general = text.T, text.L, text.general
     every = stages(scheme, general)
     drifts: list[str] = []
@@ -271,29 +285,44 @@ def _add_stages(text: StepText, scheme: Scheme, in_place: bool) -> None:
         else:
             kick = text.function(f"_kick{number}", stage.kick)
             g_at = "".join(f"{label}[j, i], " for label in noises)
-            moved = f"v = {move}(x[j, i], {f_at}h)"
-            kicked = f"{target}[j, i] = {kick}(v, {g_at}{{}}, h, root)"
-            if not in_place:
-                text.loop(moved, kicked.format(draws.format("j")))
-            elif not scheme.law_only:
-                text.loop(moved, kicked.format("root * z[j, draw, i]"))
-            else:
-                text.function("_sign", bits.sign32 if T == "np.float32" else bits.sign64)
-                text.add(
-                    "for j in range(d):",
-                    "    if smooth:",
-                    f"        for i in range({L}):",
-                    f"            {moved}",
-                    f"            {kicked.format('root * z[j, draw, i]')}",
-                    "    else:",
-                    "        row_of_bits = bits[j].view(np.uint32)[draw // 32]",
-                    f"        for i in range({L}):",
-                    f"            {moved}",
-                    f"            {kicked.format('_sign(row_of_bits[i], draw % 32, root)')}",
-                )
+            text.loop(
+                f"v = {move}(x[j, i], {f_at}h)",
+                f"{target}[j, i] = {kick}(v, {g_at}{draws.format('j')}, h, root)",
+            )
         point = target
     if general and scheme.fan is not None:
         _add_fan(text, scheme, noises[0], T, L)
+
+
+def _add_fused(text: StepText, scheme: Scheme, one_at_a_time: bool, S: int) -> None:
+    """The lines that call a step compiled with its coefficients, for as many draws as there is room for."""
+    T = text.T
+    times, slots = text.buffer("times"), fuse.draws_of(T[3:])
+    text.function("_step", call.call_step)
+    text.before += [f"times[0, {slots}], times[0, {slots} + 1] = h, root"]
+    next_record = "min(end, records[r]) if r < records.shape[0] else end"
+
+    def take(position: int, noise_at: str, first: str, room: str, offset: str) -> list[str]:
+        return [
+            f"room = min({'1' if one_at_a_time else room}, ({next_record}) - s)",
+            "for q in range(room):",
+            f"    {times}[0, {offset} + q] = {T}(t0 + (s + q) * dt)",
+            f"_step(tiles[{position}], x, {noise_at}, {times}, p, {first}, room, d)",
+        ]
+
+    gaussian = take(0, "z", "draw", "1" if scheme.law_only else f"{S} - draw", "draw")
+    if scheme.law_only:
+        block = fuse.UNROLLED_BITS
+        ahead = "landings[landing] - 4 - s if landing < landings.shape[0] else end - s"
+        bit_steps = take(1, "bits", "draw", f"min({block} - draw % {block}, {ahead})", "0")
+        text.add("if smooth:", *_moved(gaussian), "else:", *_moved(bit_steps))
+    else:
+        text.add(*gaussian)
+    text.add("s += room - 1")
+
+
+def _moved(lines: list[str]) -> list[str]:
+    return ["    " + line for line in lines]
 
 
 def _add_fan(text: StepText, scheme: Scheme, g: str, T: str, L: int) -> None:

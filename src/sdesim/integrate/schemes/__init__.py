@@ -48,4 +48,6 @@ SCHEMES = {
     )
 }
 
-__all__ = ["EULER_MARUYAMA", "EXACT", "HEUN", "MIDPOINT", "MILSTEIN", "PLATEN", "SCHEMES", "Fan", "Scheme", "Stage"]
+__all__ = [
+    "EULER_MARUYAMA", "EXACT", "HEUN", "MIDPOINT", "MILSTEIN", "PLATEN", "SCHEMES", "WEAK_EULER", "Fan", "Scheme", "Stage",
+]  # fmt: skip
