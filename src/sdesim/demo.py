@@ -18,6 +18,7 @@ from .density import Density, evolve_density, stationary_density
 from .fokker_planck.grid import Grid, gaussian, point_mass
 from .integrate.reductions import Histogram
 from .integrate.schemes import HEUN
+from .integrate.tiles import Variant
 from .processes.custom import ito
 from .processes.double_well import DoubleWell
 from .processes.ornstein_uhlenbeck import OrnsteinUhlenbeck
@@ -148,7 +149,7 @@ def _compile_densities() -> None:
     grid = Grid(-6.0, 6.0, 60)
     for process in (Wiener(), _own()):
         evolve_density(process, gaussian(grid, 0.0, 1.0), grid, (0.0, 0.1), rtol=1e-2)
-    bind.compiled(_own(), HEUN, np.dtype(np.float32), 1, freeze=False, given=False)
+    bind.compiled(_own(), HEUN, np.dtype(np.float32), 1, 1, Variant())
     importlib.import_module("matplotlib.font_manager")  # its first import in an account writes the list of fonts
 
 

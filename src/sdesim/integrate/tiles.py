@@ -202,25 +202,25 @@ def workspace(
     draws, pairs = normals.DRAWS[dtype], m * (m - 1) // 2
     buffers = RESERVED + len(coefficients(scheme, general, variant)) + EXTRA_BUFFERS
     rows = max(2 * d, m, d * m if general else 0, pairs if general else 0, d * d if scheme.implicit else 0)
-    scratch = _aligned((buffers, rows, LANES), dtype)
+    scratch = aligned((buffers, rows, LANES), dtype)
     for position, values in constants.items():
         scratch[RESERVED + position, : len(values)] = values[:, None]
     bit_rows = m + (pairs if general else 0) if scheme.law_only else int(scheme.counts)
     levy = general and scheme.fan is not None and scheme.fan.iterated == "levy"
     # behind the 256 times stand the step and, where an exact transition looks for it, the spot in the random stream
-    t = _aligned((LANES + 16,), dtype)
+    t = aligned((LANES + 16,), dtype)
     return Workspace(
         scratch,
-        _aligned((2 * m if scheme.space_time else m, draws, LANES), dtype),
-        _aligned((4, LANES // 2), np.dtype(np.uint64)),
-        _aligned((bit_rows, 4, LANES // 2), np.dtype(np.uint64)),
-        _aligned((m if levy else 0, draws + 1, LANES), dtype),
+        aligned((2 * m if scheme.space_time else m, draws, LANES), dtype),
+        aligned((4, LANES // 2), np.dtype(np.uint64)),
+        aligned((bit_rows, 4, LANES // 2), np.dtype(np.uint64)),
+        aligned((m if levy else 0, draws + 1, LANES), dtype),
         t[LANES + 4 :][: 24 // dtype.itemsize].view(np.uint64),
         t,
     )
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.zeros(size + 64, np.uint8)
     skip = -raw.ctypes.data % 64

@@ -3,8 +3,10 @@
 To add a scheme: write its stages in a file of its own and name it here. Tiles, batches and tests pick it up.
 """
 
+from .adaptive_sri import ADAPTIVE_SRI
 from .baoab import BAOAB
 from .base import Fan, Scheme, Stage
+from .dopri5 import DOPRI5
 from .euler_maruyama import EULER_MARUYAMA
 from .exact import EXACT
 from .heun import HEUN
@@ -45,6 +47,8 @@ SCHEMES = {
         UNADJUSTED_LANGEVIN,
         MALA,
         RK4,
+        ADAPTIVE_SRI,
+        DOPRI5,
     )
 }
 
