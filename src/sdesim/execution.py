@@ -125,8 +125,9 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     increments = None if run.increments is None else run.increments[rows]
     parts = [reduction.start(block, d, len(run.records)) for reduction in run.reduce]
     recording = [part for part in parts if not hasattr(part, "watcher")]
-    watchers = [] if run.walls is None else [run.walls.watcher(run.dtype, run.context)]
-    watchers += [part.watcher(run.dtype, run.context) for part in parts if hasattr(part, "watcher")]
+    # passages are seen before a wall folds, wraps or holds the path
+    watchers = [part.watcher(run.dtype, run.context) for part in parts if hasattr(part, "watcher")]
+    watchers += [] if run.walls is None else [run.walls.watcher(run.dtype, run.context)]
     counts = np.zeros((2, n if run.scheme.counts else 0), np.int64)
     task = _Task(block, x0, increments, recording, watchers, counts, final, saved)
     n_bad, first_bad = (_step_batch if run.process.batch_only else _step_tiles)(run, task)

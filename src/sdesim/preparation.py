@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,8 @@ class Run:
     @property
     def context(self) -> StepContext:
         """What a watcher of the steps is told."""
-        return StepContext(self.t0, self.dt, self.n_steps, self.d, self.noise_dim, self.general)
+        absorbing = () if self.walls is None else self.walls.absorbing
+        return StepContext(self.t0, self.dt, self.n_steps, self.d, self.noise_dim, self.general, absorbing)
 
     @functools.cached_property
     def variant(self) -> Variant:
@@ -161,8 +161,8 @@ def prepare(
             scheme, process, increments, count, n_steps, m, state_shape, kind, seed, first_path, dt
         )
     watch = _check_watchers(scheme, reduce, boundary, d, n_steps)
-    if boundary is not None and not hasattr(states, "sample"):
-        boundary.check(d, np.asarray(states, float))
+    if boundary is not None:
+        boundary.check(d, None if hasattr(states, "sample") else states)
     if not reduce:
         check_memory(count, len(records), d, kind)
     return Run(
@@ -354,5 +354,3 @@ def _available_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
         return float("inf")
-
-

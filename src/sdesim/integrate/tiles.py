@@ -113,7 +113,7 @@ class Variant:
     fused: bool = False
 
 
-def engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant = Variant()) -> Any:  # noqa: B008 - frozen
+def engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant = Variant()) -> Any:
     """The compiled time loop ``run`` of a scheme (see the template for its arguments); from the disk when it can be."""
     if variant.fused:  # the schemes differ in the step only
         scheme = WEAK_EULER if scheme.law_only else EULER_MARUYAMA
@@ -129,9 +129,9 @@ def _engine(scheme: Scheme, dtype: Any, general: bool, variant: Variant) -> Any:
     text.before += once.splitlines()
     text.leaf += leaf.splitlines()
     text.add(*draw.splitlines())
-    for name, function in (
-        ("_source", call.call_source), ("_fill", bits.fill), ("_signs", bits.signs32 if dtype == np.float32 else bits.signs64), ("_digits", bits.digits),
-    ):  # fmt: skip
+    signs = bits.signs32 if dtype == np.float32 else bits.signs64
+    sources = {"_source": call.call_source, "_fill": bits.fill, "_signs": signs, "_digits": bits.digits}
+    for name, function in sources.items():
         if f"{name}(" in draw:
             text.function(name, function)
     for label in ("dz", "area"):
@@ -232,7 +232,7 @@ def stages(scheme: Scheme, general: bool) -> tuple[Stage, ...]:
     return scheme.general_stages if general and scheme.general_stages is not None else scheme.stages
 
 
-def coefficients(scheme: Scheme, general: bool, variant: Variant = Variant()) -> list[str]:  # noqa: B008 - frozen
+def coefficients(scheme: Scheme, general: bool, variant: Variant = Variant()) -> list[str]:
     """The coefficients in the order in which the engine takes their tile functions."""
     if variant.fused:
         steps = ["step", "bit_step"] if scheme.law_only else ["step"]

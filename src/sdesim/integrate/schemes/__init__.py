@@ -53,5 +53,6 @@ SCHEMES = {
 }
 
 __all__ = [
-    "EULER_MARUYAMA", "EXACT", "HEUN", "MIDPOINT", "MILSTEIN", "PLATEN", "SCHEMES", "WEAK_EULER", "Fan", "Scheme", "Stage",
+    "EULER_MARUYAMA", "EXACT", "HEUN", "MIDPOINT", "MILSTEIN", "PLATEN", "SCHEMES", "WEAK_EULER", "Fan",
+    "Scheme", "Stage",
 ]  # fmt: skip

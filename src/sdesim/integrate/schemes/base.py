@@ -61,21 +61,24 @@ class Fan:
 class Scheme:
     """A scheme and the facts about it.
 
-    ``strong_order`` and ``weak_order`` hold for smooth coefficients under ``noise`` (the kinds it takes; "additive"
-    means that σ does not depend on x, "none" that it is 0); ``orders`` holds what is different for other kinds, as (strong, weak) by
-    "additive", "diagonal", "commutative" or "general". ``calculus`` says in which sense its drift is read; the engine
-    converts a process written in the other sense. ``inf`` stands for a scheme that draws from the exact transition
-    law, and a strong order of 0 for a law-only scheme, whose paths follow no Brownian path.
-
-    ``increment`` is the law of dw: "gaussian", "two_point" (±√dt) or "three_point" (0 with probability ⅔, ±√(3dt)
-    with ⅙ each). ``space_time`` hands the kicks dz = ∫ (W_s − W_t) ds over the step as well.
-    ``adaptive`` schemes choose their steps from rtol and atol, by error(f₀, f₁, …, g₀, g₁, …, dw[, dz], dt, √dt), or
-    error(f₀, f₁, …, dt) without noise: an estimate of the local error, which falls as dt^``error_order``. With general noise ``general_stages`` stand in for the
-    stages, where they are given, and the fan comes last.
-
-    What no list of stages can express (an implicit equation, a splitting, a Metropolis test) brings a ``step``
-    instead, with the names of the ``coefficients`` it evaluates. ``needs`` names what else a process must have;
-    ``implicit`` schemes solve an equation in each step.
+    Orders
+        ``strong_order`` and ``weak_order`` hold for smooth coefficients under ``noise``, the kinds it takes: "none"
+        (σ = 0), "additive" (σ does not depend on x), "diagonal", "general". ``orders`` holds what is different for some
+        kind, as (strong, weak) by "additive", "diagonal", "commutative" or "general". ``inf`` stands for a scheme that
+        draws from the exact transition law, a strong order of 0 for one whose paths follow no Brownian path.
+    Calculus
+        ``calculus`` says in which sense its drift is read; the engine converts a process written in the other sense.
+    Noise
+        ``increment`` is the law of dw: "gaussian", "two_point" (±√dt) or "three_point" (0 with probability ⅔, ±√(3dt)
+        with ⅙ each). ``space_time`` hands the kicks dz = ∫ (W_s − W_t) ds over the step as well.
+    Stages
+        With general noise ``general_stages`` stand in for the stages, where they are given, and the ``fan`` comes last.
+        What no list of stages can express (an implicit equation, a splitting, a Metropolis test) brings a ``step``
+        instead, with the names of the ``coefficients`` it evaluates. ``needs`` names what else a process must have;
+        ``implicit`` schemes solve an equation in each step; ``counts`` says that steps are taken or rejected.
+    Adaptive schemes
+        They choose their steps from rtol and atol by the local error that ``error(f₀, f₁, …, g₀, g₁, …, dw[, dz], dt,
+        √dt)`` gives for each component, which falls as dt^``error_order``.
     """
 
     name: str

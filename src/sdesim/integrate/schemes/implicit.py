@@ -87,7 +87,7 @@ def step(theta: float, text: Any, keeps: bool) -> None:
         text.loop(f"{known}[j, i] = _kick({known}[j, i], {g}[j, i], w[j, i], h, root)")
     text.loop(f"y[j, i] = {known}[j, i] + theta * h * {f}[j, i]")
     text.at_time(1.0)
-    evaluate_at = f"_tile(tiles[0], {{}}, t, p, {{}}, d)"
+    evaluate_at = "_tile(tiles[0], {}, t, p, {}, d)"
     lines, text.lines = text.lines, []
     text.add(evaluate_at.format("y", f))
     text.loop(f"{change}[j, i] = _residual(y[j, i], {f}[j, i], {known}[j, i], h, theta)")
