@@ -12,6 +12,7 @@ from sdesim.core import draws, philox, stream
 from sdesim.core.cache import kernel
 from sdesim.core.elementary import U64
 from sdesim.processes.cox_ingersoll_ross import CoxIngersollRoss
+from sdesim.simulate import simulate
 
 # names that the kernel refers to
 gamma, poisson, normal, uniform = draws.gamma, draws.poisson, draws.normal, draws.uniform
@@ -200,6 +201,18 @@ def test_transition_follows_the_wiener_path():
     first_order = 0.3 + 1.5 * 0.1 * dt + 0.6 * np.sqrt(0.3 * dt) * z
     assert np.corrcoef(x, z)[0, 1] > 0.999
     np.testing.assert_allclose(x, first_order, atol=20 * dt * 0.6**2)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_simulate_takes_exact_steps(dtype):
+    process = CoxIngersollRoss(1.5, 0.02, 0.6)
+    paths = simulate(process, 0.3, (0.0, 0.8), n_steps=2, n_paths=300, method="exact", save="all", seed=5, dtype=dtype)
+    x = np.full(300, 0.3, dtype)
+    for number in range(2):
+        x = step(process, x, 0.4, number=number, dtype=dtype)
+        # not the same bits: the engine holds √dt z, and divides by √dt
+        np.testing.assert_allclose(paths.x[:, number + 1], x, rtol=0, atol=20 * np.finfo(dtype).eps)
+        x = paths.x[:, number + 1]
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-200, 1e-12])

@@ -33,8 +33,10 @@ def pick_scheme(process: Any, method: Any) -> Scheme:
     """The scheme of that name, in the form that the process allows."""
     scheme = SCHEMES[checks.choice("method", method, SCHEMES)]
     label = type(process).__name__
-    if process.noise not in scheme.noise and not _lifted(process, scheme) and not (
-        kinds_of_noise(process) & set(scheme.noise)
+    if (
+        process.noise not in scheme.noise
+        and not _lifted(process, scheme)
+        and not (kinds_of_noise(process) & set(scheme.noise))
     ):
         fitting = [repr(s.name) for s in SCHEMES.values() if kinds_of_noise(process) & set(s.noise)]
         raise ValueError(

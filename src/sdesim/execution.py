@@ -49,6 +49,8 @@ def final_states(
     )  # fmt: skip
     if run.scheme.space_time or run.scheme.law_only or run.scheme.adaptive or run.process.batch_only:
         raise ValueError(f"{run.scheme.name} cannot run on the sums of finer increments")
+    if swap and n_steps * coarsen % 2:
+        raise ValueError(f"swap exchanges pairs of increments, and {n_steps * coarsen} of them make no whole pairs")
     run.coarsen, run.swap = coarsen, swap
     outcome = execute(run, executor=executor, workers=blocks.check_executor(executor, workers), progress=False)
     if not outcome.complete:

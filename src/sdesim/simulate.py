@@ -26,6 +26,7 @@ class Paths:
     final : (n_paths[, d]) the states at the end.
     reductions : the results of ``reduce``, in the order asked.
     seed : the seed, also where none was given; with it and ``first_path`` every path can be had again.
+    law_only : whether only the law of the states means something: a weak scheme's paths follow no Brownian path.
     steps_taken, steps_rejected : (n_paths,) for methods that may reject a step: adaptive ones, and ``mala``, whose
         rejected proposals count; None for others.
     success, message : whether all paths came to the end, finite; and if not, what happened.
@@ -39,6 +40,7 @@ class Paths:
     method: str
     success: bool
     message: str
+    law_only: bool
     steps_taken: np.ndarray | None
     steps_rejected: np.ndarray | None
     _states: Callable[[], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)
@@ -68,7 +70,7 @@ class Paths:
     def __repr__(self) -> str:
         return (
             f"Paths(n_paths={self.n_paths}, t={self.t[0]:g}..{self.t[-1]:g} ({len(self.t)} times), "
-            f"method={self.method!r}, seed={self.seed}, success={self.success})"
+            f"method={self.method!r}{' (law only)' * self.law_only}, seed={self.seed}, success={self.success})"
         )
 
 
@@ -179,7 +181,7 @@ def _finish(run: Run, outcome: Outcome, repeat: Callable[[Run], Outcome]) -> Pat
     return Paths(
         t=run.times, reductions=reductions, seed=run.seed, first_path=run.first_path, n_paths=n,
         method=run.scheme.name, success=outcome.complete and not n_bad, message=message,
-        steps_taken=_counted(outcome, 0), steps_rejected=_counted(outcome, 1),
+        law_only=run.scheme.law_only, steps_taken=_counted(outcome, 0), steps_rejected=_counted(outcome, 1),
         _states=again if run.reduce else kept,
     )  # fmt: skip
 

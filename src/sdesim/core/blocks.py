@@ -77,7 +77,7 @@ def run(
     if executor is None:
         executor = own = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="sdesim")
     futures: list[Any] = []
-    bar = _bar(progress, sum(block.size for block in blocks), unit)
+    bar = progress_bar(progress, sum(block.size for block in blocks), unit)
     try:
         waited = 0
         for block in blocks:
@@ -148,7 +148,8 @@ class _Reporting:
         pass
 
 
-def _bar(progress: Any, total: int, unit: str) -> Any:
+def progress_bar(progress: Any, total: int, unit: str) -> Any:
+    """What shows progress: tqdm's bar, a caller of progress(done, total), or nothing; with update(), total, close()."""
     if callable(progress):
         return _Reporting(progress, total)
     if not progress:

@@ -18,9 +18,10 @@ def kick(y, g, dw, dt, root_dt):
 EULER_MARUYAMA = Scheme(
     name="euler_maruyama",
     stages=(Stage(move, kick),),
-    strong_order=0.5,  # 1.0 where the noise is additive
+    strong_order=0.5,
     weak_order=1.0,
     noise=("diagonal", "general"),
     calculus="ito",
     reference="Maruyama 1955; Kloeden & Platen 1992, eq. 10.2.4",
+    orders={"additive": (1.0, 1.0)},
 )

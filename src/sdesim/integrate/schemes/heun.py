@@ -34,4 +34,5 @@ HEUN = Scheme(
     noise=("diagonal", "general"),
     calculus="stratonovich",
     reference="Rümelin 1982; Kloeden & Platen 1992, §15.5",
+    orders={"additive": (1.0, 2.0), "general": (0.5, 1.0)},
 )

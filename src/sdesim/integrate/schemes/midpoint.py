@@ -42,4 +42,5 @@ MIDPOINT = Scheme(
     noise=("diagonal", "general"),
     calculus="stratonovich",
     reference="Kloeden & Platen 1992, §15.5",
+    orders={"general": (0.5, 1.0)},
 )

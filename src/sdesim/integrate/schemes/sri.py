@@ -102,9 +102,10 @@ SRI = Scheme(
     name="sri",
     stages=STAGES,
     strong_order=1.5,
-    weak_order=2.0,
+    weak_order=1.5,  # 2 where σ is linear in x: the supports hold √dt, and odd powers of it remain
     noise=("diagonal",),
     calculus="ito",
     reference="Rößler 2010, SRIW1",
     space_time=True,
+    orders={"additive": (1.5, 2.0)},
 )
