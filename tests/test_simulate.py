@@ -222,6 +222,18 @@ def test_both_engines_give_the_same_paths(method, process):
     assert np.ptp(tiles.final) > 0.1
 
 
+def test_both_engines_accept_and_reject_the_same_proposals():
+    target = sde.targets.GaussianMixture([0.4, 0.6], [[-1.0, 0.0], [1.5, 1.0]], [0.3 * np.eye(2), 0.5 * np.eye(2)])
+    compiled, whole = sde.Langevin(target), sde.Langevin(target)
+    object.__setattr__(whole, "batch_only", True)
+    settings = dict(n_steps=31, n_paths=300, method="mala", seed=4, first_path=100)
+    a, b = (sde.simulate(process, (0.3, 0.0), (0, 12), **settings) for process in (compiled, whole))
+    np.testing.assert_allclose(a.final, b.final, rtol=1e-9, atol=1e-12)
+    assert np.array_equal(a.steps_rejected, b.steps_rejected)
+    assert (a.steps_taken + a.steps_rejected == 31).all()
+    assert 5 < a.steps_rejected.mean() < 15
+
+
 def test_the_exact_method_needs_a_formula():
     with pytest.raises(ValueError, match="exact"):
         sde.simulate(in_batches(Driven()), 0.0, (0, 1), n_steps=2, n_paths=2, method="exact")

@@ -71,7 +71,7 @@ def pick_scheme(process: Any, method: Any) -> Scheme:
 
 _EXAMPLES = {
     "baoab": "UnderdampedLangevin(target)",
-    "mala": "Langevin(target), with a target that knows its log density in compiled form",
+    "mala": "Langevin(target), with a target that knows its log density",
     "unadjusted_langevin": "Langevin(target) or Langevin(score)",
 }
 _NOISES = {
@@ -346,7 +346,11 @@ def batch_coefficients(process: Any, scheme: Scheme, dtype: np.dtype, d: int) ->
     def diffusion_dx(x: np.ndarray, t: float) -> np.ndarray:
         return evaluate(process.diffusion_dx, x, t)
 
-    return {"drift": drift, "diffusion": diffusion, "diffusion_dx": diffusion_dx}
+    def log_density(x: np.ndarray, t: float) -> np.ndarray:
+        return process.log_density(process_state(process, x) if process.dim == 1 else x)
+
+    found = {"drift": drift, "diffusion": diffusion, "diffusion_dx": diffusion_dx, "log_density": log_density}
+    return found
 
 
 def process_state(process: Any, x: np.ndarray) -> Any:

@@ -106,3 +106,10 @@ def uniforms(
     if out.size:
         _uniforms_kernel()(out, first_path, 0, purpose, seed)
     return out
+
+
+def uniforms_at(seed: int, purpose: int, n_paths: int, block: int, *, first_path: int = 0) -> np.ndarray:
+    """The two uniforms of each path at one block, (2, n_paths): draws 2·block and 2·block + 1 of ``uniforms``."""
+    out = np.empty((n_paths, 1, 2))
+    _uniforms_kernel()(out, first_path, block, purpose, seed)
+    return np.ascontiguousarray(out[:, 0].T)

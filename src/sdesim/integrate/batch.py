@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core import cache, stream
+from ..core import cache, functions, stream
 from ..core.normals import DRAWS
-from .schemes import Scheme
+from .schemes import Scheme, mala
 
 _UPDATE = """\
 import numpy as np
@@ -111,11 +111,14 @@ def run(
         look(-1, x, x, coefficients["diffusion"](x, t0))
     if 0 in wanted:
         record(wanted[0], x)
-    advance = _stages(scheme, coefficients, dtype, general)
+    if scheme.metropolis:
+        advance = _metropolis(coefficients, dtype, len(x), first_path, seed, counts)
+    else:
+        advance = _stages(scheme, coefficients, dtype, general)
     for s in range(n_steps):
         if stop[0]:
             break
-        point = advance(x, t0 + s * dt, dt, *noise(s), h, root)
+        point = advance(s, x, t0 + s * dt, dt, *noise(s), h, root)
         if look is not None:
             look(s, x, point, coefficients["diffusion"](x, t0 + s * dt))
         if freeze:
@@ -133,7 +136,9 @@ def _stages(
     """One step of a scheme that is a list of stages."""
     steps = updates(scheme, dtype, general)
 
-    def advance(x: np.ndarray, t: float, dt: float, w: np.ndarray, z: np.ndarray, h: Any, root: Any) -> np.ndarray:
+    def advance(
+        s: int, x: np.ndarray, t: float, dt: float, w: np.ndarray, z: np.ndarray, h: Any, root: Any
+    ) -> np.ndarray:
         point, f, g = x, [], []
         for stage, update in zip(scheme.stages, steps, strict=True):
             now = t + stage.at * dt
@@ -144,6 +149,75 @@ def _stages(
                 update(x, *f, *g, w, z, h, root, out)
                 point = out
         return point
+
+    return advance
+
+
+_PROPOSE = """\
+import numpy as np
+from numba import njit, types
+
+_A, _S = types.{dtype}[:, ::1], types.{dtype}
+
+@njit(types.void(_A, _A, _A, _A, _S, _S, _A), nogil=True, cache=CACHE, error_model="numpy")
+def propose(x, f, g, w, h, root, y):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            y[i, j] = _kick(_move(x[i, j], f[i, j], h), g[i, j], w[i, j], h, root)
+"""
+
+_DECIDE = """\
+import numpy as np
+from numba import njit, types
+
+_A, _V, _S = types.{dtype}[:, ::1], types.{dtype}[::1], types.{dtype}
+
+@njit(types.void(_A, _A, _A, _A, _V, _V, _A, types.float64[::1], _S, types.int64[:, ::1]), nogil=True, cache=CACHE,
+      error_model="numpy")
+def decide(x, y, f, new_f, log_p, new_log_p, g, u, h, counts):
+    for i in range(x.shape[0]):
+        forward = backward = h - h
+        for j in range(x.shape[1]):
+            forward = _squared(forward, x[i, j], y[i, j], f[i, j], h)
+            backward = _squared(backward, y[i, j], x[i, j], new_f[i, j], h)
+        v = _log_ratio(log_p[i], new_log_p[i], forward, backward, g[i, 0], h)
+        taken = _S(u[i]) < _exp(v)                  # a ratio that is not a number rejects
+        counts[0 if taken else 1, i] += 1
+        log_p[i] = new_log_p[i] if taken else log_p[i]
+        for j in range(x.shape[1]):
+            f[i, j] = new_f[i, j] if taken else f[i, j]
+            y[i, j] = y[i, j] if taken else x[i, j]
+"""
+
+
+def _metropolis(
+    coefficients: dict[str, Callable[..., np.ndarray]], dtype: np.dtype, n: int, first_path: int, seed: int,
+    counts: np.ndarray,
+) -> Callable[..., np.ndarray]:  # fmt: skip
+    """One proposal and its test, with the formulas of ``schemes.mala``; what is known of x is kept between steps."""
+    stage = {"_move": mala.move, "_kick": mala.kick}
+    propose = cache.load(_PROPOSE.format(dtype=dtype.name), stage).propose
+    tests = {"_squared": mala.squared, "_log_ratio": mala.log_ratio, "_exp": functions.exp}
+    decide = cache.load(_DECIDE.format(dtype=dtype.name), tests).decide
+    known: dict[str, Any] = {"x": None}
+
+    def evaluate(x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        log_p = np.array(coefficients["log_density"](x, t), dtype).reshape(n)
+        return np.array(coefficients["drift"](x, t), dtype), log_p
+
+    def advance(
+        s: int, x: np.ndarray, t: float, dt: float, w: np.ndarray, z: np.ndarray, h: Any, root: Any
+    ) -> np.ndarray:
+        if known["x"] is not x:
+            known["f"], known["log_p"] = evaluate(x, t)
+        if s % 2 == 0:
+            known["u"] = stream.uniforms_at(seed, stream.ACCEPTANCE, n, s // 2, first_path=first_path)
+        g, y = coefficients["diffusion"](x, t), np.empty_like(x)
+        propose(x, known["f"], g, w, h, root, y)
+        new_f, new_log_p = evaluate(y, t)
+        decide(x, y, known["f"], new_f, known["log_p"], new_log_p, g, known["u"][s % 2], h, counts)
+        known["x"] = y
+        return y
 
     return advance
 

@@ -77,6 +77,11 @@ class StepText:
 FLAGS = 4
 
 
+def nested(*lines: str) -> list[str]:
+    """The lines one level deeper."""
+    return ["    " + line for line in lines]
+
+
 def indented(lines: list[str] | str, spaces: int) -> str:
     """The lines, moved to the right."""
     if isinstance(lines, str):

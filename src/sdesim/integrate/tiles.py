@@ -17,7 +17,7 @@ from ..core import bits, cache, call, elementary, fuse, normals
 from ..core.compile import LANES
 from . import noise
 from .schemes import EULER_MARUYAMA, WEAK_EULER, Scheme, Stage
-from .step_text import FLAGS, RESERVED, StepText, indented
+from .step_text import FLAGS, RESERVED, StepText, indented, nested
 
 _TEMPLATE = """\
 import math
@@ -315,14 +315,10 @@ def _add_fused(text: StepText, scheme: Scheme, one_at_a_time: bool, S: int) -> N
         block = fuse.UNROLLED_BITS
         ahead = "landings[landing] - 4 - s if landing < landings.shape[0] else end - s"
         bit_steps = take(1, "bits", "draw", f"min({block} - draw % {block}, {ahead})", "0")
-        text.add("if smooth:", *_moved(gaussian), "else:", *_moved(bit_steps))
+        text.add("if smooth:", *nested(*gaussian), "else:", *nested(*bit_steps))
     else:
         text.add(*gaussian)
     text.add("s += room - 1")
-
-
-def _moved(lines: list[str]) -> list[str]:
-    return ["    " + line for line in lines]
 
 
 def _add_fan(text: StepText, scheme: Scheme, g: str, T: str, L: int) -> None:
@@ -365,5 +361,5 @@ def _add_fan(text: StepText, scheme: Scheme, g: str, T: str, L: int) -> None:
         f"                    y[j, i] = _spread(y[j, i], {moved_at}{g}[j * m + l, i], w[l, i], i_kl, h, root)",
     ]
     text.lines = outer
-    text.add(f"if flags[{FLAGS + at}] == 0:", *("    " + line for line in lines))
+    text.add(f"if flags[{FLAGS + at}] == 0:", *nested(*lines))
     text.loop("x[j, i] = y[j, i]")

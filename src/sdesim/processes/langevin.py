@@ -95,8 +95,14 @@ class Langevin(Process):
         return drift_tile
 
     @property
+    def log_density(self) -> Callable[..., Any]:
+        """log p, where the target knows it; a bare score has none."""
+        found: Callable[..., Any] = self.target.log_density
+        return found
+
+    @property
     def log_density_tile(self) -> Callable[..., None]:
-        """log p over a tile of 256 points, (1, 256), for the Metropolis test at temperature 1."""
+        """log p over a tile of 256 points, (1, 256), for the Metropolis test."""
         density_tile = _tile_of(self.target, "log_density_tile")
 
         def log_density_tile(self, x, t, out):

@@ -97,6 +97,7 @@ class Scheme:
     increment: str = "gaussian"
     space_time: bool = False
     adaptive: bool = False
+    metropolis: bool = False  # proposals, accepted or rejected
     counts: bool = False  # steps are taken or rejected, and counted
     error: Callable[..., Any] | None = None
     error_order: float = 0.0
@@ -105,8 +106,8 @@ class Scheme:
     @property
     def on_arrays(self) -> bool:
         """Whether the whole-array engine runs it too, for coefficients that are not compiled."""
-        plain = self.step is None and self.increment == "gaussian" and self.fan is None and not self.adaptive
-        return plain and self.name != "exact"
+        plain = self.step is None and self.fan is None and self.name != "exact"
+        return (plain or self.metropolis) and self.increment == "gaussian" and not self.adaptive
 
     @property
     def law_only(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ..step_text import nested
 from .base import Scheme, fma, stage_function
 from .euler_maruyama import kick
 
@@ -93,18 +94,18 @@ def step(theta: float, text: Any, keeps: bool) -> None:
     text.loop(f"{change}[j, i] = _residual(y[j, i], {f}[j, i], {known}[j, i], h, theta)")
     text.add(
         "if flags[2] == 0:",
-        *_indent("for j in range(d):", f"    for i in range({L}):",
+        *nested("for j in range(d):", f"    for i in range({L}):",
                  f"        {probe}[j, i] = y[j, i] + tiny * ({T}(1.0) + abs(y[j, i]))"),
         "    " + evaluate_at.format(probe, moved),
-        *_indent("for j in range(d):", f"    for i in range({L}):",
+        *nested("for j in range(d):", f"    for i in range({L}):",
                  f"        slope = ({moved}[j, i] - {f}[j, i]) / ({probe}[j, i] - y[j, i])",
                  f"        {change}[j, i] /= {T}(1.0) - theta * h * slope"),
         "else:",
         "    for k in range(d):",
-        *_indent("    for j in range(d):", f"        for i in range({L}):",
+        *nested("    for j in range(d):", f"        for i in range({L}):",
                  f"            {probe}[j, i] = y[j, i] + (tiny * ({T}(1.0) + abs(y[j, i])) if j == k else {T}(0.0))"),
         "        " + evaluate_at.format(probe, moved),
-        *_indent("    for j in range(d):", f"        for i in range({L}):",
+        *nested("    for j in range(d):", f"        for i in range({L}):",
                  f"            slope = ({moved}[j, i] - {f}[j, i]) / ({probe}[k, i] - y[k, i])",
                  f"            {matrix}[j * d + k, i] = ({T}(1.0) if j == k else {T}(0.0)) - theta * h * slope"),
         f"    for i in range({L}):",
@@ -123,10 +124,6 @@ def step(theta: float, text: Any, keeps: bool) -> None:
     text.add(*("        " + line for line in body))
     text.add(f"    for i in range({L}):", f"        if {off}[0, i] > small:", "            y[0, i] = np.nan")
     text.loop("x[j, i] = y[j, i]")
-
-
-def _indent(*lines: str) -> list[str]:
-    return ["    " + line for line in lines]
 
 
 def _scheme(name: str, theta: float, reference: str) -> Scheme:

@@ -80,5 +80,6 @@ MALA = Scheme(
     calculus="ito",
     reference="Besag 1994; Roberts & Tweedie 1996",
     needs=("reversible", "temperature"),
+    metropolis=True,
     counts=True,
 )
