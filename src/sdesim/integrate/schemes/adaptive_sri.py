@@ -76,7 +76,7 @@ ADAPTIVE_SRI = Scheme(
         Stage(last_move, kick, noises=(), at=0.75),
     ),
     strong_order=1.5,
-    weak_order=2.0,
+    weak_order=1.5,
     noise=("diagonal",),
     calculus="ito",
     reference="Rößler 2010, SRIW1; Rackauckas & Nie 2017",
