@@ -12,11 +12,17 @@ def order(value):
     return "exact" if math.isinf(value) else "–" if value == 0 else f"{value:g}"
 
 
+def elsewhere(orders):
+    """What is different for other noise: "additive 1/1" is strong order 1 and weak order 1 there."""
+    return ", ".join(f"{kind} {strong:g}/{weak:g}" for kind, (strong, weak) in orders.items())
+
+
 def table():
-    lines = ["| method | strong | weak | noise | calculus | source |", "|---|---|---|---|---|---|"]
+    lines = ["| method | strong | weak | and for | noise | calculus | source |", "|---|---|---|---|---|---|---|"]
     for row in sde.methods():
         cells = (
-            f"`{row['name']}`", order(row["strong_order"]), order(row["weak_order"]), ", ".join(row["noise"]),
+            f"`{row['name']}`", order(row["strong_order"]), order(row["weak_order"]),
+            elsewhere(row["orders"]), ", ".join(row["noise"]),
             {"ito": "Itô", "stratonovich": "Stratonovich"}[row["calculus"]], row["reference"],
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

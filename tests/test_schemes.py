@@ -643,6 +643,6 @@ def test_the_table_of_methods():
     table = {row["name"]: row for row in sde.methods()}
     assert {"exact", "euler_maruyama", "milstein", "heun"} <= set(table)
     for row in table.values():
-        assert set(row) == {"name", "strong_order", "weak_order", "noise", "calculus", "reference"}
+        assert set(row) == {"name", "strong_order", "weak_order", "noise", "calculus", "reference", "orders"}
         assert row["calculus"] in ("ito", "stratonovich")
         assert set(row["noise"]) <= {"none", "additive", "diagonal", "general"}

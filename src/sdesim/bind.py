@@ -23,10 +23,12 @@ from .processes.structure import on_arrays
 def methods() -> list[dict[str, Any]]:
     """The table of schemes: name, strong and weak order, noise and calculus, reference.
 
-    ``strong_order`` inf means: draws from the exact transition law.
+    ``strong_order`` inf means: draws from the exact transition law; 0: its paths follow no Brownian path. ``orders``
+    has what is different for some kind of noise, as (strong, weak) by "additive", "diagonal", "commutative", "general".
     """
     keys = ("name", "strong_order", "weak_order", "noise", "calculus", "reference")
-    return [{key: getattr(scheme, key) for key in keys} for scheme in SCHEMES.values()]
+    rows = [{key: getattr(scheme, key) for key in keys} for scheme in SCHEMES.values()]
+    return [{**row, "orders": dict(SCHEMES[row["name"]].orders)} for row in rows]
 
 
 def pick_scheme(process: Any, method: Any) -> Scheme:
