@@ -211,3 +211,57 @@ def test_starts_outside_and_components_that_do_not_fit():
         sde.simulate(DRIFTED, 0.0, (0, 1), n_steps=2, n_paths=2, boundary=sde.Walls(-1, 1, component=1))
     sde.Walls(0.1, 1.0).check(1, np.array([[0.1], [1.0]], np.float32))
     assert "reflecting" in repr(sde.Walls(0.0, 1.0))
+
+
+def box(*arguments):
+    return sde.Walls(*arguments)
+
+
+def passing(walls, passage, process=None, x0=0.5, **settings):
+    process = sde.Wiener() if process is None else process
+    n_paths = None if np.ndim(x0) > 1 else 300
+    return sde.simulate(
+        process, x0, (0.0, 1.0), n_steps=8, n_paths=n_paths, seed=1, boundary=walls, reduce=passage, **settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("walls", "passage", "message"),
+    [
+        (box(0.0, 1.0, "absorbing"), sde.FirstPassage(-0.1, 1.1), "beyond the walls"),
+        (box(0.0, 1.0, "reflecting"), sde.FirstPassage(None, 1.5), "beyond the walls"),
+        (box(0.0, 1.0, "periodic"), sde.FirstPassage(0.1, None), "periodic seam"),
+        (box(0.0, 1.0, "absorbing"), sde.FirstPassage(of=lambda x: abs(x) < 2.0), "before a wall acts"),
+    ],
+)
+def test_a_passage_that_cannot_be_told_beside_walls_is_refused(walls, passage, message):
+    with pytest.raises(ValueError, match=message):
+        passing(walls, [passage])
+
+
+def test_a_passage_beside_an_absorbing_wall_of_another_component_is_refused():
+    pair = sde.ito(lambda x, t: (0.0 * x[0], 0.0 * x[1]), lambda x, t: (1.0, 1.0), dim=2)
+    with pytest.raises(ValueError, match="of component 0 beside an absorbing wall of component 1"):
+        passing(box(-0.3, 0.3, "absorbing", 1), [sde.FirstPassage(-1.0, 1.0)], pair, (0.0, 0.0))
+
+
+def test_passing_is_being_absorbed_where_levels_are_walls():
+    found = passing(box(0.0, 1.0, "absorbing"), [sde.FirstPassage(0.0, 1.0)])
+    held = ~((found.final >= 0.0) & (found.final < 1.0))
+    assert found.reductions[0].n_passed.sum() == held.sum() > 100
+
+
+def test_a_mirror_for_a_component_without_noise_is_refused():
+    process = sde.UnderdampedLangevin(sde.targets.Gaussian([0.0], [[1.0]]))
+    with pytest.raises(ValueError, match="no noise in it"):
+        passing(box(0.0, None), [], process, (0.8, 0.0), method="baoab")
+
+
+def test_a_target_that_reaches_beyond_the_walls_is_refused():
+    with pytest.raises(ValueError, match="outside of the walls"):
+        passing(box(0.0, 1.0, "absorbing"), [], x0=sde.targets.Gaussian(0.5, 1.0))
+
+
+def test_proposals_and_walls_do_not_go_together():
+    with pytest.raises(ValueError, match="makes proposals"):
+        passing(box(0.0, None), [], sde.Langevin(sde.targets.Gaussian(0.0, 1.0)), method="mala")

@@ -40,7 +40,8 @@ def pick_scheme(process: Any, method: Any) -> Scheme:
         and not _lifted(process, scheme)
         and not (kinds_of_noise(process) & set(scheme.noise))
     ):
-        fitting = [repr(s.name) for s in SCHEMES.values() if kinds_of_noise(process) & set(s.noise)]
+        kinds = kinds_of_noise(process)
+        fitting = [repr(s.name) for s in SCHEMES.values() if kinds & set(s.noise) and _can_run(process, s)]
         raise ValueError(
             f"{scheme.name} takes {' or '.join(_NOISES[kind] for kind in scheme.noise)}, and {label} has "
             f"noise={process.noise!r}{_reading(process, scheme)}; use {' or '.join(fitting)}"
@@ -59,7 +60,10 @@ def pick_scheme(process: Any, method: Any) -> Scheme:
         if process.batch_only:
             raise ValueError(f"method='exact' runs a compiled transition, and {label} runs in whole-array steps only")
     if process.batch_only and not scheme.on_arrays:
-        fitting = [repr(s.name) for s in SCHEMES.values() if s.on_arrays and kinds_of_noise(process) & set(s.noise)]
+        kinds = kinds_of_noise(process)
+        fitting = [
+            repr(s.name) for s in SCHEMES.values() if s.on_arrays and kinds & set(s.noise) and _can_run(process, s)
+        ]
         raise ValueError(
             f"{scheme.name} runs compiled coefficients, and {label} runs in whole-array steps only; "
             f"use {' or '.join(fitting)}"
@@ -87,11 +91,8 @@ _NOISES = {
 def kinds_of_noise(process: Any) -> set[str]:
     """The kinds of noise that a process has: "diagonal" or "general", and "additive" and "none" where they hold."""
     kinds = {process.noise}
-    if _additive(process):
-        kinds.add("additive")
-    if _is_silent(process):
-        kinds.add("none")
-    return kinds
+    kinds |= {"additive"} if _additive(process) else set()
+    return kinds | {"none"} if _is_silent(process) else kinds
 
 
 def _reading(process: Any, scheme: Scheme) -> str:
@@ -99,15 +100,19 @@ def _reading(process: Any, scheme: Scheme) -> str:
 
 
 def _is_silent(process: Any) -> bool:
-    """Whether σ = 0, judged at a few states and times."""
+    """Whether σ = 0: by its value where it is constant, elsewhere at many states and times."""
     d = process.dim or 1
-    values = []
-    for scale in (1.0, 0.37, 2.3):
-        x = scale * np.linspace(1.0, 1.7, d)
-        for t in (0.1, 0.7):
+    directions = np.linspace(1.0, 1.7, d)
+    constant = not process.batch_only and compile.uses(process.formula("diffusion")) == (False, False)
+    sizes = (1.0,) if constant else (1.0, 0.0, -0.1, 0.1, -0.4, 0.4, -1.0, -2.3, 2.3, -7.0, 7.0, -30.0, 30.0, 300.0)
+    times = (0.0,) if constant else (0.0, 0.1, 0.3, 0.7, 1.3, 3.0, 10.0, 30.0)
+    for size in sizes:
+        for t in times:
             with np.errstate(all="ignore"):
-                values.append(process.diffusion(_one_state(process, x), t))
-    return all((entry == 0.0).all() for value in values for entry in _entries_of(value))
+                value = process.diffusion(_one_state(process, size * directions), t)
+            if not all((entry == 0.0).all() for entry in _entries_of(value)):
+                return False
+    return True
 
 
 def _one_state(process: Any, x: np.ndarray) -> Any:
@@ -133,6 +138,12 @@ def is_general(process: Any, scheme: Scheme) -> bool:
     return process.noise == "general" or _lifted(process, scheme)
 
 
+def _can_run(process: Any, scheme: Scheme) -> bool:
+    """Whether a process has what a scheme evaluates beside drift and diffusion."""
+    wanted = [name for name in tiles.coefficients(scheme, False) if name != "diffusion_dx"]
+    return all(_has(process, name) for name in (*wanted, *scheme.needs))
+
+
 def _has(process: Any, name: str) -> bool:
     return getattr(process, name, None) is not None or hasattr(process, f"{name}_tile")
 
@@ -143,11 +154,11 @@ def _check_own_component(process: Any, scheme: Scheme) -> None:
         return
     x = 1.0 + 0.1 * np.arange(process.dim)
     with np.errstate(all="ignore"):
-        before = np.ravel(process.diffusion(tuple(x), 0.0))
+        before = np.ravel(process.diffusion(tuple(x), 0.7))
         for k in range(process.dim):
             moved = x.copy()
             moved[k] += 0.25
-            after = np.ravel(process.diffusion(tuple(moved), 0.0))
+            after = np.ravel(process.diffusion(tuple(moved), 0.7))
             for j in np.flatnonzero(before != after):
                 if j != k and len(before) == process.dim:
                     raise ValueError(

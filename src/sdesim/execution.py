@@ -122,6 +122,8 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
         saved = np.empty((n, len(run.records), d), run.dtype)
     if hasattr(run.x0, "sample"):
         x0 = np.ascontiguousarray(run.x0.sample(n, run.seed, first_path=block.first).reshape(n, d), run.dtype)
+        if run.walls is not None:
+            run.walls.check(d, x0)
     else:
         x0 = run.x0 if len(run.x0) == 1 else run.x0[rows]
     increments = None if run.increments is None else run.increments[rows]

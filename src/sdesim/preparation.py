@@ -11,6 +11,7 @@ from . import bind
 from .core import blocks, checks, stream
 from .errors import MemoryLimitError
 from .integrate import noise
+from .integrate.reductions import FirstPassage
 from .integrate.schemes import Scheme
 from .integrate.tiles import Variant
 from .integrate.watchers import StepContext
@@ -163,6 +164,7 @@ def prepare(
     watch = _check_watchers(scheme, reduce, boundary, d, n_steps)
     if boundary is not None:
         boundary.check(d, None if hasattr(states, "sample") else states)
+        _check_mirrors(process, boundary, np.asarray(sample, float).reshape(d), t0)
     if not reduce:
         check_memory(count, len(records), d, kind)
     return Run(
@@ -223,6 +225,14 @@ def _check_watchers(scheme: Scheme, reduce: list[Any], boundary: Any, d: int, n_
     watching += ["Walls"] if boundary is not None else []
     if not watching:
         return False
+    if scheme.metropolis:
+        raise ValueError(
+            f"{watching[0]} follows a path in time, and {scheme.name} makes proposals, of which it keeps some; use "
+            "'unadjusted_langevin' or 'euler_maruyama'"
+        )
+    for reduction in reduce:
+        if boundary is not None and isinstance(reduction, FirstPassage):
+            boundary.check_passage(reduction)
     if scheme.law_only:
         raise ValueError(
             f"{watching[0]} looks at the paths between steps, and {scheme.name} is right in law at the end only (its "
@@ -306,6 +316,20 @@ def _record_steps(save: Any, t0: float, t1: float, n_steps: int) -> np.ndarray:
             f"(dt = {dt:g}); choose n_steps so that it is"
         )
     return steps.astype(np.int64)
+
+
+def _check_mirrors(process: Any, walls: Any, state: np.ndarray, t: float) -> None:
+    """A component without noise of its own (a position whose velocity is driven) would stick to a reflecting wall."""
+    value = process.diffusion(bind.process_state(process, state.reshape(1, -1)), t)
+    if process.dim is None or process.dim < 2 or not isinstance(value, (tuple, list)):
+        return
+    for c, kinds in zip(walls.components, walls.kinds, strict=True):
+        row = value[c] if isinstance(value[c], (tuple, list)) else (value[c],)
+        if "reflecting" in kinds and all(np.all(np.asarray(entry) == 0.0) for entry in row):
+            raise ValueError(
+                f"a reflecting wall folds component {c} back, and {type(process).__name__} has no noise in it: what "
+                "drives it (a velocity) would go on pushing it into the wall; make the potential steep instead"
+            )
 
 
 def _check_increments(

@@ -225,7 +225,8 @@ def _bad_paths(run: Run, outcome: Outcome, n_bad: int) -> str:
         "freeze": "; they were frozen at their last finite states",
         "ignore": "; they are in the result",
     }[run.on_nonfinite]
+    what = "became non-finite" if not run.scheme.implicit else "became non-finite or did not solve their equation"
     return (
-        f"{n_bad} of {outcome.n} paths became non-finite, first path {run.first_path + row} at step {step} "
+        f"{n_bad} of {outcome.n} paths {what}, first path {run.first_path + row} at step {step} "
         f"(t={run.t0 + step * run.dt:g}){fate}"
     )

@@ -38,15 +38,23 @@ def tile(x_, z_, times_, p_, first, count, rows):
     z = carray(z_, ({rows}, {depth}, {L}))
     times = carray(times_, ({S} + 2,))
     h, root = times[{S}], times[{S} + 1]
-    if count == {unrolled}{aligned}:
-{block}
-    else:
-        for s in range(first, first + count):
-            now = times[{slot}]
+{body}
+"""
+
+_ONE_BY_ONE = """\
+    for s in range(first, first + count):
+        now = times[{slot}]
 {single}
 """
 
-UNROLLED_BITS = 4
+_UNROLLED = """\
+    if count == {unrolled}{aligned}:
+{block}
+        return
+"""
+
+UNROLLED_BITS = 4  # two-point steps in one call
+MOST_UNROLLED = 6  # components of a tuple
 
 
 def fused(
@@ -102,14 +110,16 @@ def fused(
             lines += ["    " + line for line in inner] + [f"    x[{j}, i] = v{j}" for j in range(dim or 1)]
         return "\n".join(" " * indent + line for line in lines)
 
-    unrolled = UNROLLED_BITS if two_point else draws
-    block = looped([one_step(f"first + {s}" if two_point else str(s), f"times[{s}]") for s in range(unrolled)], 8)
+    single = looped([one_step("s", "now")], 8).replace("first // 32", "s // 32")
+    body = _ONE_BY_ONE.format(slot="s - first" if two_point else "s", single=single)
+    if scalar or (dim or 1) <= MOST_UNROLLED:
+        unrolled = UNROLLED_BITS if two_point else draws
+        steps = [one_step(f"first + {s}" if two_point else str(s), f"times[{s}]") for s in range(unrolled)]
+        aligned = f" and first % {unrolled} == 0" if two_point else ""
+        body = _UNROLLED.format(unrolled=unrolled, aligned=aligned, block=looped(steps, 8)) + body
     text = _HEADER.format(
         dtype=dtype.name, noise="types.uint32" if two_point else "_T", size=size, view=view, L=LANES, S=draws_of(dtype),
-        rows="rows" if scalar else str(dim), depth=4 if two_point else draws, unrolled=unrolled,
-        aligned=f" and first % {unrolled} == 0" if two_point else "", block=block,
-        slot="s - first" if two_point else "s", single=looped([one_step("s", "now")], 12).replace(
-            "first // 32", "s // 32"),
+        rows="rows" if scalar else str(dim), depth=4 if two_point else draws, body=body,
     )  # fmt: skip
     try:
         for name, function, _ in coefficients:

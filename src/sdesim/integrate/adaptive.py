@@ -273,7 +273,9 @@ def _add_stages(text: StepText, scheme: Scheme) -> None:
     error = text.function("_error", scheme.error)
     at = "".join(f"{label}[j, i], " for label in [*drifts, *noises])
     text.loop(
-        f"e = {error}({at}{draws if noises else 'h[i]'}) / (atol + rtol * max(abs(x[j, i]), abs(y[j, i])))",
+        f"e = {error}({at}{draws if noises else 'h[i]'})",
+        # at rest at 0 there is no error, and with atol = 0 nothing to measure it against
+        "e = e / (atol + rtol * max(abs(x[j, i]), abs(y[j, i]))) if e != 0.0 else e",
         # y − y is 0, and not a number where y is infinite or not a number: then so is err, and the step is refused
         "size[i] += e * e + (y[j, i] - y[j, i])",
     )

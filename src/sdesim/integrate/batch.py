@@ -112,7 +112,7 @@ def run(
     if 0 in wanted:
         record(wanted[0], x)
     if scheme.metropolis:
-        advance = _metropolis(coefficients, dtype, len(x), first_path, seed, counts)
+        advance = _metropolis(coefficients, dtype, len(x), first_path, seed, counts, keeps=not freeze)
     else:
         advance = _stages(scheme, coefficients, dtype, general)
     for s in range(n_steps):
@@ -192,9 +192,12 @@ def decide(x, y, f, new_f, log_p, new_log_p, g, u, h, counts):
 
 def _metropolis(
     coefficients: dict[str, Callable[..., np.ndarray]], dtype: np.dtype, n: int, first_path: int, seed: int,
-    counts: np.ndarray,
+    counts: np.ndarray, keeps: bool,
 ) -> Callable[..., np.ndarray]:  # fmt: skip
-    """One proposal and its test, with the formulas of ``schemes.mala``; what is known of x is kept between steps."""
+    """One proposal and its test, with the formulas of ``schemes.mala``.
+
+    ``keeps``: nothing else changes the states, so what is known of them serves in the next step.
+    """
     stage = {"_move": mala.move, "_kick": mala.kick}
     propose = cache.load(_PROPOSE.format(dtype=dtype.name), stage).propose
     tests = {"_squared": mala.squared, "_log_ratio": mala.log_ratio, "_exp": functions.exp}
@@ -216,7 +219,7 @@ def _metropolis(
         propose(x, known["f"], g, w, h, root, y)
         new_f, new_log_p = evaluate(y, t)
         decide(x, y, known["f"], new_f, known["log_p"], new_log_p, g, known["u"][s % 2], h, counts)
-        known["x"] = y
+        known["x"] = y if keeps else None
         return y
 
     return advance

@@ -135,7 +135,8 @@ class Walls:
         first ones).
 
     Reflecting walls act along the axis of their component, which is what the equation of the density does at a wall
-    without current where the noises of the components are independent. Absorption is exact for constant drift and
+    without current where the noises of the components are independent. The stages of a scheme still see states beyond a
+    wall, before they are folded, so the coefficients must be defined a little way beyond it. Absorption is exact for constant drift and
     diffusion at any step, O(h) elsewhere; an absorbed path is held as a whole, where the straight line through its step
     was at that time.
 
@@ -182,6 +183,32 @@ class Walls:
                 held = (low if kinds[0] == "absorbing" else -math.inf, high if kinds[1] == "absorbing" else math.inf)
                 found.append((c, *held))
         return tuple(found)
+
+    def check_passage(self, passage: Any) -> None:
+        """Raise where a first passage cannot be told beside these walls: it is judged before they act on a path."""
+        if passage.of is not None:
+            raise ValueError(
+                "FirstPassage(of=...) looks at states before a wall acts on them; give levels, or no walls"
+            )
+        for c, kinds, low, high in zip(self.components, self.kinds, self.lower, self.upper, strict=True):
+            if c != passage.component:
+                if "absorbing" in kinds:
+                    raise ValueError(
+                        f"FirstPassage of component {passage.component} beside an absorbing wall of component {c} would "
+                        "count passages of paths that the wall ends in the same step; leave the wall out"
+                    )
+                continue
+            if "periodic" in kinds:
+                raise ValueError(
+                    "FirstPassage cannot see a level across a periodic seam; leave the walls out, and give the levels "
+                    "and their images as lower and upper"
+                )
+            for level, side in ((passage.lower, "lower"), (passage.upper, "upper")):
+                if math.isfinite(level) and not low <= level <= high:
+                    raise ValueError(
+                        f"{side}={level:g} of FirstPassage lies beyond the walls [{low:g}, {high:g}], where no path "
+                        "gets"
+                    )
 
     def check(self, d: int, states: Any = None) -> None:
         """Raise where a component is missing, or an initial state (rows, d) lies outside of the walls."""

@@ -230,6 +230,8 @@ class QuantilesPart:
             counts = np.zeros(self.bins.total, np.int64)
 
             def packed(row: np.ndarray) -> _Packed:
+                if 8 * row.size < counts.size:  # few paths: sorting them is quicker than looking at every bin
+                    return _pack(*np.unique(row, return_counts=True))
                 _count(row, counts)
                 used = np.flatnonzero(counts)
                 result = _pack(used, counts[used])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ..step_text import nested
+from ..step_text import StepText, nested
 from .base import Scheme, fma, stage_function
 from .euler_maruyama import kick
 
@@ -63,20 +63,28 @@ def solve(matrix, right, d, i):
         right[k, i] = total / matrix[k * d + k, i]
 
 
+@stage_function
+def extent(y, size, largest):
+    """The size of a component, against which its differences and changes are measured; never 0."""
+    found = abs(y) if abs(y) > size else size
+    found = found if found > type(y)(0.0) else largest
+    return found if found > type(y)(1e-18) * type(y)(1e-18) else type(y)(1e-18) * type(y)(1e-18)
+
+
 def step(theta: float, text: Any, keeps: bool) -> None:
-    """The lines of one step with its Newton iteration."""
+    """The lines of one step with its Newton iteration; a path that is solved stays as it is while others go on."""
     T, L = text.T, text.L
     epsilon = float(np.finfo(T.removeprefix("np.")).eps)
     for name, function in (
-        ("_explicit", explicit_part), ("_kick", kick), ("_residual", residual), ("_solve", solve),
+        ("_explicit", explicit_part), ("_kick", kick), ("_residual", residual), ("_solve", solve), ("_extent", extent),
     ):  # fmt: skip
         text.function(name, function)
     f, g = text.coefficient(0), text.coefficient(1)
-    known, change, probe, moved, matrix, off = (
-        text.buffer(name) for name in ("known", "change", "probe", "moved", "matrix", "off")
+    known, change, probe, moved, matrix, off, size, solved = (
+        text.buffer(name) for name in ("known", "change", "probe", "moved", "matrix", "off", "size", "solved")
     )
-    # Newton's error after a change δ is below √ε δ, with the Jacobian by differences
-    text.before += [f"theta, tiny, small = {T}({theta}), {T}({math.sqrt(epsilon)}), {T}({4.0 * math.sqrt(epsilon)})"]
+    # the Jacobian by differences of √ε; Newton's error after a last change of ε^(2/3) is far below rounding
+    text.before += [f"theta, tiny, small = {T}({theta}), {T}({math.sqrt(epsilon)}), {T}({epsilon ** (2 / 3)})"]
     text.at_time(0.0)
     text.evaluate(1, "x")
     text.evaluate(0, "x")
@@ -87,43 +95,58 @@ def step(theta: float, text: Any, keeps: bool) -> None:
     else:
         text.loop(f"{known}[j, i] = _kick({known}[j, i], {g}[j, i], w[j, i], h, root)")
     text.loop(f"y[j, i] = {known}[j, i] + theta * h * {f}[j, i]")
+    text.add(f"for i in range({L}):", f"    {solved}[0, i] = {off}[1, i] = {T}(0.0)")
+    text.loop(
+        f"{size}[j, i] = abs(x[j, i]) + abs({known}[j, i]) + abs(theta * h * {f}[j, i])",
+        f"{off}[1, i] = {size}[j, i] if {size}[j, i] > {off}[1, i] else {off}[1, i]",
+    )
     text.at_time(1.0)
-    evaluate_at = "_tile(tiles[0], {}, t, p, {}, d)"
-    lines, text.lines = text.lines, []
-    text.add(evaluate_at.format("y", f))
+    newton = StepText([], T, L, text.general)
+    _add_newton(newton, f, known, change, probe, moved, matrix, off, size, solved)
+    text.add("if flags[4] == 0:", f"    for iteration in range({_ITERATIONS}):", *nested(*nested(*newton.lines)))
+    text.add(f"    for i in range({L}):", f"        if {solved}[0, i] == {T}(0.0):", "            y[0, i] = np.nan")
+    text.loop("x[j, i] = y[j, i]")
+
+
+def _add_newton(
+    text: StepText, f: str, known: str, change: str, probe: str, moved: str, matrix: str, off: str, size: str,
+    solved: str,
+) -> None:  # fmt: skip
+    """One Newton iteration on all paths that are not solved yet."""
+    T, L = text.T, text.L
+    extent_of = f"_extent(y[{{0}}, i], {size}[{{0}}, i], {off}[1, i])"
+    text.add(f"_tile(tiles[0], y, t, p, {f}, d)")
     text.loop(f"{change}[j, i] = _residual(y[j, i], {f}[j, i], {known}[j, i], h, theta)")
-    text.add(
-        "if flags[2] == 0:",
-        *nested("for j in range(d):", f"    for i in range({L}):",
-                 f"        {probe}[j, i] = y[j, i] + tiny * ({T}(1.0) + abs(y[j, i]))"),
-        "    " + evaluate_at.format(probe, moved),
-        *nested("for j in range(d):", f"    for i in range({L}):",
-                 f"        slope = ({moved}[j, i] - {f}[j, i]) / ({probe}[j, i] - y[j, i])",
-                 f"        {change}[j, i] /= {T}(1.0) - theta * h * slope"),
-        "else:",
-        "    for k in range(d):",
-        *nested("    for j in range(d):", f"        for i in range({L}):",
-                 f"            {probe}[j, i] = y[j, i] + (tiny * ({T}(1.0) + abs(y[j, i])) if j == k else {T}(0.0))"),
-        "        " + evaluate_at.format(probe, moved),
-        *nested("    for j in range(d):", f"        for i in range({L}):",
-                 f"            slope = ({moved}[j, i] - {f}[j, i]) / ({probe}[k, i] - y[k, i])",
-                 f"            {matrix}[j * d + k, i] = ({T}(1.0) if j == k else {T}(0.0)) - theta * h * slope"),
-        f"    for i in range({L}):",
-        f"        _solve({matrix}, {change}, d, i)",
-    )  # fmt: skip
+    at_probe = f"_tile(tiles[0], {probe}, t, p, {moved}, d)"
+    text.add("if flags[2] == 0:")  # element by element
+    text.add(*nested(
+        "for j in range(d):", f"    for i in range({L}):",
+        f"        {probe}[j, i] = y[j, i] + tiny * {extent_of.format('j')}",
+        at_probe,
+        "for j in range(d):", f"    for i in range({L}):",
+        f"        slope = ({moved}[j, i] - {f}[j, i]) / ({probe}[j, i] - y[j, i])",
+        f"        {change}[j, i] /= {T}(1.0) - theta * h * slope",
+    ))  # fmt: skip
+    text.add("else:", "    for k in range(d):")
+    text.add(*nested(*nested(
+        "for j in range(d):", f"    for i in range({L}):",
+        f"        {probe}[j, i] = y[j, i] + (tiny * {extent_of.format('j')} if j == k else {T}(0.0))",
+        at_probe,
+        "for j in range(d):", f"    for i in range({L}):",
+        f"        slope = ({moved}[j, i] - {f}[j, i]) / ({probe}[k, i] - y[k, i])",
+        f"        {matrix}[j * d + k, i] = ({T}(1.0) if j == k else {T}(0.0)) - theta * h * slope",
+    )))  # fmt: skip
+    text.add(f"    for i in range({L}):", f"        _solve({matrix}, {change}, d, i)")
     text.add(f"for i in range({L}):", f"    {off}[0, i] = {T}(0.0)")
     text.loop(
-        f"y[j, i] -= {change}[j, i]",
-        f"miss = abs({change}[j, i]) / ({T}(1.0) + abs(y[j, i]))",
+        f"y[j, i] -= {change}[j, i] if {solved}[0, i] == {T}(0.0) else {T}(0.0)",
+        f"miss = abs({change}[j, i]) / {extent_of.format('j')}",
         f"{off}[0, i] = miss if miss > {off}[0, i] else {off}[0, i]",
     )
-    text.add("solved = True", f"for i in range({L}):", f"    solved = solved and not {off}[0, i] > small")
-    text.add("if solved:", "    break")
-    body, text.lines = text.lines, lines
-    text.add("if flags[4] == 0:", f"    for iteration in range({_ITERATIONS}):")
-    text.add(*("        " + line for line in body))
-    text.add(f"    for i in range({L}):", f"        if {off}[0, i] > small:", "            y[0, i] = np.nan")
-    text.loop("x[j, i] = y[j, i]")
+    # what is not a number counts as solved: it stays one, and is reported at the end
+    text.add("waiting = False", f"for i in range({L}):", f"    if not {off}[0, i] > small:")
+    text.add(f"        {solved}[0, i] = {T}(1.0)", f"    waiting = waiting or {solved}[0, i] == {T}(0.0)")
+    text.add("if not waiting:", "    break")
 
 
 def _scheme(name: str, theta: float, reference: str) -> Scheme:
