@@ -136,9 +136,9 @@ class Walls:
 
     Reflecting walls act along the axis of their component, which is what the equation of the density does at a wall
     without current where the noises of the components are independent. The stages of a scheme still see states beyond a
-    wall, before they are folded, so the coefficients must be defined a little way beyond it. Absorption is exact for constant drift and
-    diffusion at any step, O(h) elsewhere; an absorbed path is held as a whole, where the straight line through its step
-    was at that time.
+    wall, before they are folded, so the coefficients must be defined a little way beyond it. Absorption is exact for
+    constant drift and diffusion at any step, O(h) elsewhere; an absorbed path is held as a whole, where the straight
+    line through its step was at that time.
 
     Example: paths and density with the same walls.
 
@@ -194,8 +194,8 @@ class Walls:
             if c != passage.component:
                 if "absorbing" in kinds:
                     raise ValueError(
-                        f"FirstPassage of component {passage.component} beside an absorbing wall of component {c} would "
-                        "count passages of paths that the wall ends in the same step; leave the wall out"
+                        f"FirstPassage of component {passage.component} beside an absorbing wall of component {c} "
+                        "would count passages of paths that the wall ends in the same step; leave the wall out"
                     )
                 continue
             if "periodic" in kinds:
