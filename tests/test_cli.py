@@ -51,7 +51,8 @@ def _with_the_right_noise(solve):
 def test_bench_prints_a_table(capsys):
     assert cli.main(["bench", "--paths", "2000", "--steps", "10", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert {row["method"] for row in rows} == {row["name"] for row in sdesim.methods()}
+    measured = {row["method"] for row in rows}
+    assert {"euler_maruyama", "weak_euler", "exact", "sri"} <= measured <= {row["name"] for row in sdesim.methods()}
 
 
 @pytest.mark.parametrize(
