@@ -19,7 +19,8 @@ CPU seconds of that process (user and system, all threads), so a figure is a rat
 compiles and is not counted; after it the contenders take turns, and the best run of each is kept. CPU time
 forgives other work on the machine, but not a shared cache or a changing clock: **compare figures of one run
 only, and ratios before figures.** In J5 a run that is not counted goes before each that is, because the first to ask
-for much memory after others have used it pays for putting it in order. Slow contenders run fewer paths (the table PATHS).
+for much memory after others have used it pays for putting it in order. Slow contenders run fewer paths (the table
+PATHS).
 
 What is compared. Every contender draws a fresh normal for every path and step. After each run the mean and
 variance of the end state are compared with the exact ones of the same chain of steps (no bias of the scheme

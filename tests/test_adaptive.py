@@ -17,6 +17,8 @@ from sdesim.integrate.schemes.adaptive_sri import ADAPTIVE_SRI, expected_error, 
 from sdesim.integrate.schemes.dopri5 import DOPRI5
 from sdesim.integrate.schemes.sri import SRI, drift_support_kick
 
+pytestmark = pytest.mark.slow
+
 N = 1000
 
 

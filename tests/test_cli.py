@@ -48,6 +48,7 @@ def _with_the_right_noise(solve):
     return solved
 
 
+@pytest.mark.slow
 def test_bench_prints_a_table(capsys):
     assert cli.main(["bench", "--paths", "2000", "--steps", "10", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]

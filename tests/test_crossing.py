@@ -9,6 +9,8 @@ from sdesim.core import cache, draws
 from sdesim.integrate import crossing
 from sdesim.integrate.crossing import STACK, first_crossing, spot_of
 
+pytestmark = pytest.mark.slow
+
 N = 60_000
 INF = math.inf
 

@@ -14,6 +14,8 @@ from sdesim.core.elementary import U64
 from sdesim.processes.cox_ingersoll_ross import CoxIngersollRoss
 from sdesim.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 # names that the kernel refers to
 gamma, poisson, normal, uniform = draws.gamma, draws.poisson, draws.normal, draws.uniform
 chi_square, spot_of = draws.noncentral_chi_square, draws.spot_of

@@ -22,6 +22,8 @@ from sdesim.expect import (
     state_shape,
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 GBM = sde.GeometricBrownian(0.05, 0.2)
 SPAN = (0.0, 1.0)
 # E[max(S_1 − 1, 0)] from S_0 = 1 (Black & Scholes 1973, undiscounted)

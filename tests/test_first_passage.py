@@ -11,6 +11,8 @@ import sdesim as sde
 from sdesim.core import blocks
 from sdesim.integrate.watchers import StepContext
 
+pytestmark = pytest.mark.slow
+
 LOWER, UPPER, MU, SIGMA, START, END = -1.0, 1.5, 0.6, 1.2, 0.3, 2.0
 DRIFTED = sde.ito(lambda x, t: 0.6, lambda x, t: 1.2)
 

@@ -5,6 +5,8 @@ import pytest
 
 import sdesim as sde
 
+pytestmark = pytest.mark.slow
+
 EPSILON = {np.float64: 1e-12, np.float32: 1e-5}
 
 
