@@ -80,7 +80,7 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
-    limit = 65536 if run.reduce else 16384
+    limit = 65536 if run.reduce or _final_only(run) else 16384
     size = min(limit, max(LANES, run.n_paths // (4 * workers)))
     plan = blocks.cut(run.first_path, run.n_paths, size)
     parts, complete = blocks.run(

@@ -18,7 +18,7 @@ from numba import errors as numba_errors
 
 from ..errors import CompileError
 from . import bits, cache, elementary
-from .compile import LANES, Layout, Tile, explanation, formula, view_source
+from .compile import LANES, Layout, Tile, explanation, formula, uses, view_source
 from .normals import DRAWS
 
 _HEADER = """\
@@ -124,7 +124,7 @@ def fused(
     try:
         for name, function, _ in coefficients:
             names[f"_{name}"] = formula(function)
-        return Tile(cache.load(text, names), uses_time=False)
+        return Tile(cache.load(text, names), uses_time=any(uses(function)[1] for _, function, _ in coefficients))
     except (numba_errors.NumbaError, NotImplementedError) as error:
         raise CompileError(explanation(label, layout, coefficients[0][1], error)) from None
 

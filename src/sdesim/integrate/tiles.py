@@ -305,8 +305,9 @@ def _add_fused(text: StepText, scheme: Scheme, one_at_a_time: bool, S: int) -> N
     def take(position: int, noise_at: str, first: str, room: str, offset: str) -> list[str]:
         return [
             f"room = min({'1' if one_at_a_time else room}, ({next_record}) - s)",
-            "for q in range(room):",
-            f"    {times}[0, {offset} + q] = {T}(t0 + (s + q) * dt)",
+            "if uses_time:",
+            "    for q in range(room):",
+            f"        {times}[0, {offset} + q] = {T}(t0 + (s + q) * dt)",
             f"_step(tiles[{position}], x, {noise_at}, {times}, p, {first}, room, d)",
         ]
 
