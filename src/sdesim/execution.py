@@ -81,7 +81,8 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
     keep = not run.reduce
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
     limit = 65536 if run.reduce or _final_only(run) else 16384
-    size = min(limit, max(LANES, run.n_paths // (4 * workers)))
+    shares = 1 if workers == 1 else 4 * workers  # shares small enough for cores to end together
+    size = min(limit, max(LANES, run.n_paths // shares))
     plan = blocks.cut(run.first_path, run.n_paths, size)
     parts, complete = blocks.run(
         work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress

@@ -323,7 +323,7 @@ def _feed(digest: Any, value: Any, seen: dict[int, int]) -> None:
     digest.update(type(value).__name__.encode())
     if id(value) in seen:
         digest.update(str(seen[id(value)]).encode())
-    elif _is_own(getattr(value, "py_func", value)):
+    elif is_own(getattr(value, "py_func", value)):
         seen[id(value)] = len(seen)
         digest.update(f"{value.__module__}.{value.__qualname__}".encode())
     elif hasattr(value, "py_func"):
@@ -368,7 +368,7 @@ def _feed(digest: Any, value: Any, seen: dict[int, int]) -> None:
         raise NotCacheable(f"a {type(value).__name__} has no fingerprint")
 
 
-def _is_own(value: Any) -> bool:
+def is_own(value: Any) -> bool:
     """Whether it is a function that stands in the package's own sources, which ``own_digest`` covers."""
     if not isinstance(value, types.FunctionType) or value.__closure__ or "<" in value.__qualname__:
         return False

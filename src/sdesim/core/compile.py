@@ -272,6 +272,18 @@ def formula(function: Callable[..., Any], known: dict[int, Any] | None = None) -
         return known[id(function)]
     if not isinstance(function, python_types.FunctionType):
         raise CompileError(f"{function!r} is not a plain function, so it cannot be compiled")
+    if cache.is_own(function):
+        return _own(function)
+    return _dispatcher(function, known)
+
+
+@functools.cache
+def _own(function: Callable[..., Any]) -> Any:
+    """One dispatcher for a formula of the package, whose globals do not change."""
+    return _dispatcher(function, {})
+
+
+def _dispatcher(function: Callable[..., Any], known: dict[int, Any]) -> Any:
     _refuse_raise(function)
     _refuse_random(function)
     scope = dict(function.__globals__)
@@ -317,11 +329,16 @@ def _callee(value: Any, known: dict[int, Any]) -> Any:
 
 
 def _refuse_raise(function: Callable[..., Any]) -> None:
-    if any(instruction.opname == "RAISE_VARARGS" for instruction in dis.get_instructions(function)):
+    if _raises(function.__code__):
         raise CompileError(
             f"{function.__qualname__} raises or asserts, which compiled coefficients cannot; return nan instead "
             "and the run stops with the path, step and time"
         )
+
+
+@functools.lru_cache(maxsize=512)
+def _raises(code: python_types.CodeType) -> bool:
+    return any(instruction.opname == "RAISE_VARARGS" for instruction in dis.get_instructions(code))
 
 
 # ---- tile functions -------------------------------------------------------------------------------------------------
@@ -438,11 +455,16 @@ def arguments_read(function: Any) -> list[bool]:
     gathers = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
     if code is None or code.co_flags & gathers or getattr(function, "__self__", None) is not None:
         return []
+    return list(_arguments_of_code(code))
+
+
+@functools.lru_cache(maxsize=512)
+def _arguments_of_code(code: python_types.CodeType) -> tuple[bool, ...]:
     names: set[Any] = set(code.co_cellvars)
     for instruction in dis.get_instructions(code):
         found = instruction.argval
         names.update(found if isinstance(found, tuple) else (found,) if isinstance(found, str) else ())
-    return [name in names for name in code.co_varnames[: code.co_argcount]]
+    return tuple(name in names for name in code.co_varnames[: code.co_argcount])
 
 
 def explanation(label: str, layout: Layout, function: Callable[..., Any], error: Exception) -> str:
