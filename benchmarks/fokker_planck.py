@@ -42,8 +42,10 @@ from typing import Any
 
 import numpy as np
 
-from sdesim.density import Density, evolve_density, stationary_density
-from sdesim.fokker_planck.grid import Grid, cell_averages, gaussian, point_mass
+from sdesim.density import Density
+from sdesim.evolution import evolve_density, stationary_density
+from sdesim.fokker_planck.cells import cell_averages, gaussian, point_mass
+from sdesim.fokker_planck.grid import Grid
 from sdesim.processes.custom import ito
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from sdesim.core import compile
-from sdesim.density import Density, evolve_density, stationary_density
-from sdesim.fokker_planck.grid import Grid, cell_averages, gaussian, point_mass
+from sdesim.density import Density
+from sdesim.evolution import evolve_density, stationary_density
+from sdesim.fokker_planck.cells import cell_averages, gaussian, point_mass
+from sdesim.fokker_planck.grid import Grid
 from sdesim.processes.base import Process
 
 
@@ -475,7 +477,7 @@ P0 = gaussian(GRID, 0.0, 0.5)
         ({"p0": "gaussian"}, TypeError, "p0 must hold real numbers"),
         ({"p0": 1.0}, ValueError, "p0 must be an array over the cells"),
         ({"grid": (-5, 5, 128)}, TypeError, "grid must be a Grid, got tuple"),
-        ({"grid": Grid((0, 0), (1, 1), 8)}, ValueError, "the grid has dimension 2"),
+        ({"grid": Grid((0, 0), (1, 1), 8)}, ValueError, r"p0 has 128 values, grid has \(8, 8\) cells"),
         ({"t_span": (1, 0)}, ValueError, "t_span must increase"),
         ({"t_span": 1.0}, ValueError, "t_span must be a pair"),
         ({"save": [0.2, 0.5, 0.2]}, ValueError, "save must be strictly increasing; index 2: 0.2 after 0.5"),

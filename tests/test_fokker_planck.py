@@ -5,15 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdesim.fokker_planck import advection, operator, steppers
+from sdesim.fokker_planck import advection, cells, operator, steppers
 from sdesim.fokker_planck.boundary import walls
-from sdesim.fokker_planck.grid import Grid, gaussian, point_mass
+from sdesim.fokker_planck.grid import Grid
 from sdesim.fokker_planck.operator import Coefficients
 from sdesim.fokker_planck.stationary import stationary
 
 
-def l1(p, q, grid):
-    return np.abs(p - q).sum() * grid.spacing
+def l1(m, other):
+    return np.abs(m - other).sum()
+
+
+def gaussian(grid, mean, std):
+    """Probabilities of the cells, which is what the engines work on."""
+    return cells.gaussian(grid, mean, std) * grid.spacing
+
+
+def point_mass(grid, x):
+    return cells.point_mass(grid, x) * grid.spacing
 
 
 def dense(op):
@@ -71,7 +80,7 @@ def test_the_bernoulli_function_has_no_cancellation_or_overflow():
     w = np.array([-2000.0, -800, -30, -1, -1.1e-3, -0.9e-3, 0, 1e-9, 0.9e-3, 1.1e-3, 0.5, 50, 699, 5000])
     with np.errstate(over="ignore", invalid="ignore"):
         expected = np.where(w == 0, 1.0, w / np.expm1(w))
-    got = np.array([operator._bernoulli(v) for v in w])
+    got = np.array([operator.bernoulli(v) for v in w])
     np.testing.assert_allclose(got[:, 0], expected, rtol=1e-14, atol=1e-300)
     np.testing.assert_allclose(got[:, 1], np.where(w < 0, got[::1, 0] + w, got[:, 1]), rtol=1e-12, atol=1e-12)
 
@@ -101,7 +110,7 @@ def test_diffusion_that_stops_half_way_gives_a_finite_operator():
     for speed in (-1.0, 1.0):
         c = Coefficients(lambda x, t, s=speed: s + 0 * x, lambda x, t: np.where(x < 0, 0.5, 0.0), grid, "reflecting")
         p0 = gaussian(grid, 0, 0.1)
-        p = steppers.tr_bdf2(c, p0, 0.0, [0.3], 1e-6, constant=True).p[0]
+        p = steppers.tr_bdf2(c, p0, 0.0, [0.3], 1e-6, constant=True).m[0]
         assert np.isfinite(p).all()
         assert p.min() >= 0
         assert p.sum() == pytest.approx(p0.sum(), rel=1e-12)
@@ -132,12 +141,12 @@ def test_the_operator_is_kept_while_coefficients_do_not_change():
 def test_the_current_of_a_linear_profile_is_minus_d_times_its_slope():
     grid = Grid(0, 1, 50)
     c = Coefficients(lambda x, t: 0.0, lambda x, t: 0.3, grid, "reflecting")
-    current = c.at(0.0).current(2 * grid.centers)
+    current = c.at(0.0).current(2 * grid.centers * grid.spacing)
     np.testing.assert_allclose(current[1:-1], -0.6, rtol=1e-12)
     assert current[0] == current[-1] == 0
     # what the operator changes is the divergence of the current
     p = gaussian(grid, 0.4, 0.1)
-    np.testing.assert_allclose(dense(c.at(0.0)) @ p, -np.diff(c.at(0.0).current(p)) / grid.spacing, atol=1e-9)
+    np.testing.assert_allclose(dense(c.at(0.0)) @ p, -np.diff(c.at(0.0).current(p)), atol=1e-9)
 
 
 # The rational exponential
@@ -181,9 +190,9 @@ def test_it_equals_the_dense_exponential(boundary):
     )
     p0 = point_mass(grid, 0.3)
     result = steppers.rational_exponential(op, p0, 0.0, [0.5, 1.7], 1e-8)
-    for t, p in zip((0.5, 1.7), result.p, strict=True):
+    for t, p in zip((0.5, 1.7), result.m, strict=True):
         np.testing.assert_allclose(p, expm(t * dense(op)) @ p0, atol=2e-11)
-    lost = result.absorbed.sum(axis=1) + result.p.sum(axis=1) * grid.spacing
+    lost = result.absorbed.sum(axis=1) + result.m.sum(axis=1)
     np.testing.assert_allclose(lost, 1, atol=1e-13)
 
 
@@ -200,7 +209,7 @@ def test_drift_that_dominates_cuts_the_way_into_parts():
     fine = p0
     for _ in range(256):
         fine, _ = steppers._exponential(op, fine, 1 / 256)
-    assert l1(result.p[0], fine, grid) < 1e-8 * result.n_steps
+    assert l1(result.m[0], fine) < 1e-8 * result.n_steps
 
 
 def test_without_the_indicator_it_would_be_wrong():
@@ -208,7 +217,7 @@ def test_without_the_indicator_it_would_be_wrong():
     grid = Grid(-1, 3, 800)
     p, size = steppers._exponential(drift_dominated(grid), gaussian(grid, 0, 0.1), 1.0)
     assert p.min() < -1
-    assert size * grid.spacing > 1e4
+    assert size > 1e4
 
 
 # TR-BDF2
@@ -224,10 +233,10 @@ def moving(grid):
 def time_errors(coefficients, grid):
     p0 = gaussian(grid, 0.5, 0.4)
     runs = [
-        steppers.tr_bdf2(coefficients, p0, 0.0, [2.0], 1.0, fixed_step=2 / n).p[0] for n in (32, 64, 128, 256, 1024)
+        steppers.tr_bdf2(coefficients, p0, 0.0, [2.0], 1.0, fixed_step=2 / n).m[0] for n in (32, 64, 128, 256, 1024)
     ]
     exact = (16 * runs[-1] - runs[-2]) / 15
-    return np.array([l1(p, exact, grid) for p in runs[:-1]])
+    return np.array([l1(p, exact) for p in runs[:-1]])
 
 
 def test_tr_bdf2_is_of_second_order_with_time_dependent_coefficients():
@@ -247,11 +256,11 @@ def test_coefficients_frozen_at_the_start_of_a_step_would_be_of_first_order():
     grid = Grid(-5, 5, 200)
     original, errors = moving(grid), []
     p0 = gaussian(grid, 0.5, 0.4)
-    exact = steppers.tr_bdf2(original, p0, 0.0, [2.0], 1.0, fixed_step=2 / 1024).p[0]
+    exact = steppers.tr_bdf2(original, p0, 0.0, [2.0], 1.0, fixed_step=2 / 1024).m[0]
     for n in (64, 128):
         frozen = Frozen(original.drift, original.diffusivity, grid, "reflecting")
         frozen.step = 2 / n
-        errors.append(l1(steppers.tr_bdf2(frozen, p0, 0.0, [2.0], 1.0, fixed_step=2 / n).p[0], exact, grid))
+        errors.append(l1(steppers.tr_bdf2(frozen, p0, 0.0, [2.0], 1.0, fixed_step=2 / n).m[0], exact))
     assert np.log2(errors[0] / errors[1]) < 1.3
 
 
@@ -259,12 +268,12 @@ def test_tr_bdf2_follows_the_tolerance():
     grid = Grid(-5, 5, 200)
     p0 = point_mass(grid, 1.0)
     op = Coefficients(lambda x, t: -x, lambda x, t: 0.5, grid, "reflecting")
-    exact = steppers.rational_exponential(op.at(0.0), p0, 0.0, [1.0], 1e-9).p[0]
+    exact = steppers.rational_exponential(op.at(0.0), p0, 0.0, [1.0], 1e-9).m[0]
     errors = []
     for tolerance in (1e-4, 1e-5, 1e-6, 1e-7):
         result = steppers.tr_bdf2(op, p0, 0.0, [1.0], tolerance, constant=True)
-        assert result.p[0].min() >= 0
-        errors.append(l1(result.p[0], exact, grid))
+        assert result.m[0].min() >= 0
+        errors.append(l1(result.m[0], exact))
     assert errors[-1] < 5e-6
     assert (np.diff(np.log10(errors)) < -0.4).all()
 
@@ -274,7 +283,7 @@ def test_steps_grow_as_the_stiff_modes_die_out():
     c = Coefficients(lambda x, t: -20 * x * (x * x - 1), lambda x, t: 1.0, grid, "reflecting")
     result = steppers.tr_bdf2(c, point_mass(grid, -1.0), 0.0, [400.0], 1e-5, constant=True)
     assert result.n_steps < 400
-    assert l1(result.p[0], stationary(c.at(0.0)), grid) < 1e-6
+    assert l1(result.m[0], stationary(c.at(0.0))) < 1e-6
 
 
 def test_the_error_estimate_is_bounded_for_stiff_modes():
@@ -284,8 +293,8 @@ def test_the_error_estimate_is_bounded_for_stiff_modes():
     mode = np.where(np.arange(100) % 2, 1.0, -1.0)
     dt = 1e6 / np.abs(op.bands[1]).max()
     factors = steppers._factor(op.bands, 1.0, steppers.ALPHA * dt, False)
-    slope = steppers._apply(op.bands, mode)
-    q, _, _, error = steppers._step(mode, slope, op.bands, op.bands, factors, factors, dt, False)
+    slope = steppers._apply(op.bands, mode, op.inflow)
+    q, _, _, error = steppers._step(mode, slope, op.bands, op.bands, op.inflow, factors, factors, dt, False)
     assert np.abs(q).sum() < 1e-3 * 100
     assert error < 2 * 100
 
@@ -296,8 +305,8 @@ def test_tr_bdf2_on_a_circle_with_a_current_equals_the_dense_exponential():
     c = ring(0.7)
     assert c.at(0.0).circulates
     p0 = gaussian(c.grid, 0, 0.3)
-    p = steppers.tr_bdf2(c, p0, 0.0, [2.0], 1e-9, constant=True).p[0]
-    assert l1(p, expm(2 * dense(c.at(0.0))) @ p0, c.grid) < 1e-6
+    p = steppers.tr_bdf2(c, p0, 0.0, [2.0], 1e-9, constant=True).m[0]
+    assert l1(p, expm(2 * dense(c.at(0.0))) @ p0) < 1e-6
 
 
 def test_what_walls_absorb_is_the_time_integral_of_the_current():
@@ -305,11 +314,11 @@ def test_what_walls_absorb_is_the_time_integral_of_the_current():
     c = Coefficients(lambda x, t: 1 + np.sin(5 * t), lambda x, t: 0.5, grid, "absorbing")
     times = np.linspace(0, 1, 401)
     result = steppers.tr_bdf2(c, gaussian(grid, 0, 0.1), 0.0, list(times), 1e-7)
-    currents = np.array([c.at(t).current(p)[[0, -1]] for t, p in zip(times, result.p, strict=True)])
+    currents = np.array([c.at(t).current(p)[[0, -1]] for t, p in zip(times, result.m, strict=True)])
     flow = ((currents[1:] + currents[:-1]) / 2 * np.diff(times)[:, None]).sum(axis=0)
     np.testing.assert_allclose(result.absorbed[-1], [-flow[0], flow[1]], atol=2e-5)
-    total = result.absorbed.sum(axis=1) + result.p.sum(axis=1) * grid.spacing
-    np.testing.assert_allclose(total, gaussian(grid, 0, 0.1).sum() * grid.spacing, atol=1e-12)
+    total = result.absorbed.sum(axis=1) + result.m.sum(axis=1)
+    np.testing.assert_allclose(total, gaussian(grid, 0, 0.1).sum(), atol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -336,12 +345,12 @@ def test_mass_is_kept_and_densities_stay_positive(a, b, noise, boundary, centre)
     if not c.at(0.0).circulates:
         runs.append(steppers.rational_exponential(c.at(0.0), p0, 0.0, [0.05, 0.8], 1e-8))
     for run in runs:
-        total = run.p.sum(axis=1) * grid.spacing + run.absorbed.sum(axis=1)
+        total = run.m.sum(axis=1) + run.absorbed.sum(axis=1)
         np.testing.assert_allclose(total, 1, atol=1e-12)
-        assert run.p.min() >= 0
+        assert run.m.min() >= 0
         assert run.absorbed.min() >= 0
     if len(runs) == 2:
-        assert l1(runs[0].p[1], runs[1].p[1], grid) < 2e-3
+        assert l1(runs[0].m[1], runs[1].m[1]) < 2e-3
 
 
 # Stationary states
@@ -352,12 +361,12 @@ def test_detailed_balance_holds_at_the_nodes():
     c = Coefficients(lambda x, t: -20 * x * (x * x - 1), lambda x, t: 1.0, grid, "reflecting")
     p = stationary(c.at(0.0))
     nodes = np.exp(-5 * (grid.centers**2 - 1) ** 2)
-    nodes /= nodes.sum() * grid.spacing
-    assert l1(p, nodes, grid) < 1e-12
+    nodes /= nodes.sum()
+    assert l1(p, nodes) < 1e-12
     assert np.abs(c.at(0.0).current(p)).max() < 1e-11
     # negative control: half the diffusion is another law
     other = Coefficients(c.drift, lambda x, t: 0.5, grid, "reflecting").at(0.0)
-    assert l1(stationary(other), nodes, grid) > 0.1
+    assert l1(stationary(other), nodes) > 0.1
 
 
 def test_state_dependent_noise_has_its_own_stationary_density():
@@ -367,7 +376,7 @@ def test_state_dependent_noise_has_its_own_stationary_density():
         grid = Grid(-10, 10, n)
         c = Coefficients(lambda x, t: -x, lambda x, t: 0.5 * (1 + x * x), grid, "reflecting")
         exact = (1 + grid.centers**2) ** -2.0
-        errors.append(l1(stationary(c.at(0.0)), exact / (exact.sum() * grid.spacing), grid))
+        errors.append(l1(stationary(c.at(0.0)), exact / (exact.sum())))
     assert errors[1] < 1e-9
 
 
@@ -399,8 +408,8 @@ def test_a_tilted_circle_has_a_constant_current_and_the_quadrature_density():
             return quad(lambda y: np.exp(phi(x) - phi(y)), x, x + 2 * np.pi, epsabs=1e-11)[0]
 
         reference = np.array([exact(x) for x in grid.centers[::10]])
-        total = sum(exact(x) for x in grid.centers) * grid.spacing
-        errors.append(np.abs(p[::10] - reference / total).max())
+        total = sum(exact(x) for x in grid.centers)
+        errors.append(np.abs(p[::10] - reference / total).max() / grid.spacing)
     assert errors[1] < 1e-4
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.2)
 
@@ -416,16 +425,16 @@ def test_absorbing_walls_leave_nothing():
 
 def transported(drift, grid, p0, t, boundary="reflecting"):
     result = advection.transport(drift, grid, boundary, p0, 0.0, [t], 1e-6)
-    return result.p[0], result.absorbed[0]
+    return result.m[0], result.absorbed[0]
 
 
 def test_a_bump_that_contracts_keeps_its_mass_and_its_peak():
     grid = Grid(-4, 4, 400)
     p, _ = transported(lambda x, t: -x, grid, gaussian(grid, 1.0, 0.4), 1.0)
     exact = gaussian(grid, np.exp(-1), 0.4 * np.exp(-1))
-    assert l1(p, exact, grid) < 1e-6
+    assert l1(p, exact) < 1e-6
     assert p.max() == pytest.approx(exact.max(), rel=1e-6)
-    assert p.sum() * grid.spacing == pytest.approx(1, abs=1e-12)
+    assert p.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_edges_that_leave_the_box_do_not_slow_the_others():
@@ -433,20 +442,20 @@ def test_edges_that_leave_the_box_do_not_slow_the_others():
     p0 = gaussian(grid, 0.0, 1.0)
     result = advection.transport(lambda x, t: -20 * x, grid, "reflecting", p0, 0.0, [0.1], 1e-6)
     assert result.n_steps + result.n_rejected < 40
-    assert l1(result.p[0], gaussian(grid, 0.0, np.exp(-2)), grid) < 1e-5
+    assert l1(result.m[0], gaussian(grid, 0.0, np.exp(-2))) < 1e-5
 
 
 def test_ten_turns_round_a_circle_smear_nothing():
     grid = Grid(0, 1, 100)
     p0 = gaussian(grid, 0.5, 0.03)
     p, _ = transported(lambda x, t: 1.0, grid, p0, 10.0, "periodic")
-    assert l1(p, p0, grid) < 1e-10
+    assert l1(p, p0) < 1e-10
     moved, _ = transported(lambda x, t: 1.0, grid, p0, 10.203, "periodic")
     assert moved.max() > 0.98 * p0.max()
-    assert l1(moved, gaussian(grid, 0.703, 0.03), grid) < 2e-3
+    assert l1(moved, gaussian(grid, 0.703, 0.03)) < 2e-3
     # negative control: the upwind limit of the finite volumes has lost most of the peak
     upwind = Coefficients(lambda x, t: 1.0, lambda x, t: 0.0, grid, "periodic")
-    assert steppers.tr_bdf2(upwind, p0, 0.0, [1.0], 1e-3, constant=True).p[0].max() < 0.5 * p0.max()
+    assert steppers.tr_bdf2(upwind, p0, 0.0, [1.0], 1e-3, constant=True).m[0].max() < 0.5 * p0.max()
 
 
 def test_transport_converges_with_at_least_third_order():
@@ -456,7 +465,7 @@ def test_transport_converges_with_at_least_third_order():
         p, _ = transported(lambda x, t: 0.3 + 0.6 * np.sin(x) * np.cos(t), grid, gaussian(grid, -0.5, 0.35), 1.0)
         fine = Grid(-4, 4, 3200)
         q, _ = transported(lambda x, t: 0.3 + 0.6 * np.sin(x) * np.cos(t), fine, gaussian(fine, -0.5, 0.35), 1.0)
-        errors.append(l1(p, q.reshape(n, -1).mean(axis=1), grid))
+        errors.append(l1(p, q.reshape(n, -1).sum(axis=1)))
     assert (np.diff(-np.log2(errors)) > 2.8).all()
 
 
@@ -464,16 +473,16 @@ def test_walls_without_diffusion():
     grid = Grid(0, 1, 100)
     p0 = gaussian(grid, 0.5, 0.05)
     left, lost = transported(lambda x, t: 1.0, grid, p0, 0.5, "absorbing")
-    assert left.sum() * grid.spacing == pytest.approx(0.5, abs=1e-9)
+    assert left.sum() == pytest.approx(0.5, abs=1e-9)
     np.testing.assert_allclose(lost, [0, 0.5], atol=1e-9)
     held, lost = transported(lambda x, t: 1.0, grid, p0, 0.5)
-    assert held.sum() * grid.spacing == pytest.approx(1, abs=1e-12)
-    assert held[-1] * grid.spacing > 0.5
+    assert held.sum() == pytest.approx(1, abs=1e-12)
+    assert held[-1] > 0.5
     assert not lost.any()
     # there and back: what a wall has gathered leaves it as one lump, the rest is where it was
     back, _ = transported(lambda x, t: np.where(t < 0.5, 1.0, -1.0), grid, p0, 1.0)
     np.testing.assert_allclose(back[:45], p0[:45], atol=1e-3)
-    assert back.sum() * grid.spacing == pytest.approx(1, abs=1e-12)
+    assert back.sum() == pytest.approx(1, abs=1e-12)
 
 
 @settings(max_examples=20, deadline=None)
@@ -490,5 +499,5 @@ def test_transport_keeps_mass_and_sign(a, centre):
         [0.7],
         1e-5,
     )
-    assert result.p.min() >= 0
-    assert result.p.sum() * grid.spacing == pytest.approx(1, abs=1e-12)
+    assert result.m.min() >= 0
+    assert result.m.sum() == pytest.approx(1, abs=1e-12)

@@ -14,8 +14,10 @@ import numpy as np
 from . import bind
 from .compare import Comparison, compare
 from .core import blocks, cache
-from .density import Density, evolve_density, stationary_density
-from .fokker_planck.grid import Grid, gaussian, point_mass
+from .density import Density
+from .evolution import evolve_density, stationary_density
+from .fokker_planck.cells import gaussian, point_mass
+from .fokker_planck.grid import Grid
 from .integrate.reductions import Histogram
 from .integrate.schemes import HEUN
 from .integrate.tiles import Variant

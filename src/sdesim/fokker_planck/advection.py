@@ -23,7 +23,7 @@ import numpy as np
 
 from .boundary import walls
 from .grid import Grid
-from .operator import _evaluate
+from .operator import evaluate
 from .steppers import Evolution, Report
 
 STAGES = (
@@ -42,19 +42,20 @@ def transport(
     drift: Callable[[np.ndarray, float], Any],
     grid: Grid,
     boundary: Any,
-    p0: np.ndarray,
+    m0: np.ndarray,
     t0: float,
     times: Sequence[float],
     tolerance: float,
     report: Report | None = None,
 ) -> Evolution:
-    """p at each of ``times``; edges are traced to ``tolerance`` times the cell width.
+    """The masses at each of ``times``; edges are traced to ``tolerance`` times the cell width.
 
     At a reflecting wall mass that is driven against it stays in the last cell; an absorbing wall takes it.
     """
     low, high = walls(boundary)
     periodic = low == "periodic"
-    cumulative = np.concatenate([[0.0], np.cumsum(p0) * grid.spacing])
+    cumulative = np.concatenate([[0.0], np.cumsum(m0)])
+    p0 = m0 / grid.spacing
     slopes = edge_values(p0, periodic=periodic)
     near = np.concatenate([p0[-1:] if periodic else p0[:1], p0, p0[:1] if periodic else p0[-1:]])
     slopes = np.clip(slopes, 0.0, 3.0 * np.minimum(near[:-1], near[1:]))
@@ -70,7 +71,7 @@ def transport(
         f = _distribution(grid, cumulative, slopes, feet, periodic)
         if periodic:
             f[-1] = f[0] + cumulative[-1]
-        rows.append(np.maximum(np.diff(f), 0.0) / grid.spacing)
+        rows.append(np.maximum(np.diff(f), 0.0))
         lost.append((0.0, 0.0) if periodic else (f[0], cumulative[-1] - f[-1]))
         steps, rejected = steps + n, rejected + r
         if report:
@@ -119,7 +120,7 @@ def _trace_back(
 
     def velocity(x: np.ndarray, time: float) -> np.ndarray:
         inside = lower + np.mod(x - lower, length) if periodic else np.clip(x, lower + inset, upper - inset)
-        return _evaluate("drift", drift, inside, time)
+        return evaluate("drift", drift, inside, time)
 
     x = np.array(grid.edges)
     held = np.zeros(len(x), bool)

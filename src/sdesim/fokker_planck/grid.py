@@ -1,13 +1,16 @@
-"""Where a density lives: a box cut into equal cells, and densities to start from.
+"""Where a density lives: a box cut into cells, equal or graded.
 
-A density on a grid is an array of **cell averages**: p[i] · h is the probability of cell i, so that the array
-sums to 1 over the cell volume exactly where the density integrates to 1. Cell averages differ from values at
-the centres by h² p''/24; comparing one with the other mixes in an error of that size.
+A density on a grid is an array of **cell averages**: p[i] times the volume of cell i is the probability of that
+cell, so that the sum over the cells is 1 exactly where the density integrates to 1. Cell averages differ from values
+at the centres by h² p''/24; comparing one with the other mixes in an error of that size.
+
+Unequal cells follow a smooth map x(ξ) of equal ones, ξ counting cells: methods of second order in equal cells keep
+their order there, because neighbours differ in width by O(h²) only (Hyman, Li, Knupp & Shashkov 2000). Edges that
+jump in width give first order at the jump.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,14 +20,16 @@ from ..core import checks
 
 MAX_DIM = 3
 MIN_CELLS = 3
+# Neighbouring cells wider by this factor than each other are no smooth map any more.
+ROUGH = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A box [lower, upper] in one to three dimensions, each axis cut into ``n_cells`` equal cells.
+    """A box [lower, upper] in one to three dimensions, each axis cut into ``n_cells`` cells.
 
     Arguments are numbers for one dimension, sequences of equal length for more; a single ``n_cells`` serves
-    all axes.
+    all axes. ``Grid(...)`` makes equal cells; ``Grid.from_edges`` and ``Grid.graded`` make unequal ones.
 
     Attributes
     ----------
@@ -34,10 +39,12 @@ class Grid:
         Cells along each axis: the shape of a density.
     centers, edges : array, or a tuple of ``dim`` arrays
         Cell centres (n,) and cell edges (n + 1,) along each axis; plain arrays in one dimension.
-    spacing : float, or a tuple of ``dim`` floats
-        The cell widths h.
-    cell_volume : float
-        The product of the cell widths.
+    spacing : float or array, or a tuple of ``dim`` of these
+        The cell widths h: a number along an axis of equal cells, an array (n,) along others.
+    cell_volume : float or array
+        The product of the cell widths: a number where all cells are equal, an array of the grid's shape otherwise.
+    uniform : bool
+        Whether all cells are equal.
 
     Raises
     ------
@@ -50,6 +57,8 @@ class Grid:
     lower: Any
     upper: Any
     n_cells: Any
+    # Edges of the axes with unequal cells, None for the others; set by the constructors below.
+    _unequal: tuple[tuple[float, ...] | None, ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         lengths = {len(v) for v in (self.lower, self.upper, self.n_cells) if _is_sequence(v)}
@@ -73,6 +82,69 @@ class Grid:
         object.__setattr__(self, "upper", upper[0] if one else upper)
         object.__setattr__(self, "n_cells", cells[0] if one else cells)
 
+    @classmethod
+    def from_edges(cls, *edges: Any) -> "Grid":
+        """The grid with these cell edges, one increasing sequence (n + 1,) for each axis.
+
+        Neighbouring widths should differ little: the order of the solver falls to one where they jump.
+
+        Raises ValueError for edges that do not increase, and for neighbours that differ by more than a factor 1.5.
+        """
+        if not 1 <= len(edges) <= MAX_DIM:
+            raise ValueError(f"a grid has 1 to {MAX_DIM} dimensions, got {len(edges)} arrays of edges")
+        arrays = [checks.array("edges", e) for e in edges]
+        for array in arrays:
+            _check_edges(array)
+        unequal = tuple(None if _equal_widths(a) else tuple(map(float, a)) for a in arrays)
+        bounds = [(float(a[0]), float(a[-1]), len(a) - 1) for a in arrays]
+        lower, upper, cells = (_unwrap(tuple(values)) for values in zip(*bounds, strict=True))
+        return cls(lower, upper, cells, unequal if any(unequal) else ())
+
+    @classmethod
+    def graded(cls, lower: Any, upper: Any, n_cells: Any, *, near: Any, width: Any, finest: float = 0.1) -> "Grid":
+        """A grid whose cells are ``finest`` times as wide near some points as far from them.
+
+        The widths follow h(x) ∝ 1 / (1 + (1/finest − 1) Σ exp(−((x − c)/width)²/2)) over the points c of ``near``:
+        walls that absorb, wells, a sharp start. One axis; combine several with ``Grid.product``.
+
+        ``near``: a number or a sequence of them; ``width``: how far from them the cells stay fine.
+        """
+        points = np.atleast_1d(checks.array("near", near))
+        width, finest = checks.real("width", width, above=0.0), checks.real("finest", finest, above=0.0)
+        if finest > 1.0:
+            raise ValueError(f"finest must be <= 1, the width of the finest cells over that of the widest, got {finest:g}")
+
+        def cells_per_length(x: np.ndarray) -> np.ndarray:
+            bumps = np.exp(-0.5 * ((x[:, None] - points) / width) ** 2).max(axis=1)
+            return np.asarray(1.0 + (1.0 / finest - 1.0) * bumps)
+
+        return cls.equidistributed(lower, upper, n_cells, cells_per_length)
+
+    @classmethod
+    def equidistributed(cls, lower: float, upper: float, n_cells: int, density: Callable[..., Any]) -> "Grid":
+        """One axis whose cells all hold the same integral of ``density(x)`` > 0, the wanted cells per length.
+
+        De Boor 1973's equidistribution; the integral is that of the cubic through 16 points a cell.
+        """
+        even = cls(lower, upper, n_cells)
+        if even.dim != 1:
+            raise ValueError("equidistributed makes one axis; combine several with Grid.product")
+        x = np.linspace(even.lower, even.upper, 16 * even.n_cells + 1)
+        values = checks.array("density(x)", density(x))
+        if values.shape != x.shape or not (values > 0.0).all():
+            raise ValueError("density(x) must return a number > 0 for each x: the wanted cells per length")
+        from scipy.interpolate import CubicSpline, PchipInterpolator
+
+        total = CubicSpline(x, values).antiderivative()(x)
+        edges = PchipInterpolator(total, x)(np.linspace(0.0, total[-1], even.n_cells + 1))
+        edges[0], edges[-1] = even.lower, even.upper
+        return cls.from_edges(edges)
+
+    @classmethod
+    def product(cls, *axes: "Grid") -> "Grid":
+        """The grid in several dimensions whose axes are one-dimensional grids."""
+        return cls.from_edges(*(axis.edges for axis in axes))
+
     @property
     def dim(self) -> int:
         return len(self.lower) if isinstance(self.lower, tuple) else 1
@@ -81,148 +153,118 @@ class Grid:
     def shape(self) -> tuple[int, ...]:
         return self.n_cells if isinstance(self.n_cells, tuple) else (self.n_cells,)
 
+    @property
+    def uniform(self) -> bool:
+        return not self._unequal
+
     @functools.cached_property
     def spacing(self) -> Any:
-        widths = tuple((b - a) / n for a, b, n in self._axes())
+        even = ((b - a) / n for a, b, n in self._axes())
+        widths = tuple(h if e is None else _held(np.diff(e)) for h, e in zip(even, self._edge_lists, strict=True))
         return widths[0] if self.dim == 1 else widths
 
     @functools.cached_property
+    def widths(self) -> tuple[np.ndarray, ...]:
+        """The cell widths along each axis as arrays (n,), a tuple also in one dimension."""
+        spacing = (self.spacing,) if self.dim == 1 else self.spacing
+        return tuple(_held(np.broadcast_to(h, n).astype(float)) for h, n in zip(spacing, self.shape, strict=True))
+
+    @functools.cached_property
     def edges(self) -> Any:
-        return self._of_axes(lambda a, b, n: np.linspace(a, b, n + 1))
+        lists = zip(self._axes(), self._edge_lists, strict=True)
+        return _unwrap(tuple(_held(np.linspace(a, b, n + 1) if e is None else np.array(e)) for (a, b, n), e in lists))
 
     @functools.cached_property
     def centers(self) -> Any:
-        return self._of_axes(lambda a, b, n: a + (np.arange(n) + 0.5) * ((b - a) / n))
+        found = []
+        for (a, b, n), edges in zip(self._axes(), self._edge_lists, strict=True):
+            if edges is None:
+                found.append(_held(a + (np.arange(n) + 0.5) * ((b - a) / n)))
+            else:
+                e = np.array(edges)
+                found.append(_held(0.5 * (e[1:] + e[:-1])))
+        return _unwrap(tuple(found))
 
     @functools.cached_property
-    def cell_volume(self) -> float:
-        return float(np.prod(self.spacing))
+    def cell_volume(self) -> Any:
+        if self.uniform:
+            return float(np.prod(self.spacing))
+        return _held(functools.reduce(np.multiply.outer, self.widths))
+
+    @functools.cached_property
+    def axes(self) -> "tuple[Grid, ...]":
+        """The axes as one-dimensional grids."""
+        if self.dim == 1:
+            return (self,)
+        return tuple(
+            Grid(a, b, n, () if e is None else (e,))
+            for (a, b, n), e in zip(self._axes(), self._edge_lists, strict=True)
+        )
 
     def refined(self, factor: int) -> "Grid":
-        """The same box with each cell cut into ``factor`` cells along each axis."""
-        return dataclasses.replace(self, n_cells=_unwrap(tuple(factor * n for n in self.shape)))
+        """The same box with each cell cut into ``factor`` cells along each axis.
+
+        Unequal cells are cut along a cubic spline through their edges, so that the finer grid belongs to the same
+        smooth map.
+        """
+        if self.uniform:
+            return dataclasses.replace(self, n_cells=_unwrap(tuple(factor * n for n in self.shape)))
+        return Grid.from_edges(*(_finer(np.asarray(axis.edges), factor, axis.uniform) for axis in self.axes))
+
+    @property
+    def _edge_lists(self) -> tuple[tuple[float, ...] | None, ...]:
+        return self._unequal or (None,) * self.dim
 
     def _axes(self) -> list[tuple[float, float, int]]:
         lower = self.lower if self.dim > 1 else (self.lower,)
         upper = self.upper if self.dim > 1 else (self.upper,)
         return list(zip(lower, upper, self.shape, strict=True))
 
-    def _of_axes(self, build: Callable[[float, float, int], np.ndarray]) -> Any:
-        arrays = tuple(build(*axis) for axis in self._axes())
-        for array in arrays:
-            array.setflags(write=False)
-        return _unwrap(arrays)
+
+def coordinates(name: str, value: Any, dim: int, above: float | None = None) -> tuple[float, ...]:
+    """A point of a grid as ``dim`` numbers; one number serves all axes."""
+    values = tuple(checks.real(name, v, above=above) for v in _per_axis(value, dim))
+    if len(values) != dim:
+        raise ValueError(f"{name} has {len(values)} numbers, the grid has {dim} dimensions")
+    return values
 
 
-def point_mass(grid: Grid, x: Any, *, order: int = 2) -> np.ndarray:
-    """Cell averages of the unit mass at x, as near to it as cells allow.
+def _finer(edges: np.ndarray, factor: int, even: bool) -> np.ndarray:
+    n = len(edges) - 1
+    if even:
+        return np.linspace(edges[0], edges[-1], factor * n + 1)
+    from scipy.interpolate import CubicSpline
 
-    The mass is shared among neighbouring cells so that total mass and mean are exact for every x, on or off a
-    cell centre. A density that fills a single cell lacks the variance h²/12 that cell averages of a resolved
-    density have over and above its own (Sheppard 1898), so with s the distance of x from the nearest centre
-    in cell widths,
-
-        order 2:  weights (v + s² ± s)/2 on the two neighbours, v = max(1/12, |s|(1 − |s|)): the least
-                  variance >= 1/12 that needs no negative weight;
-        order 4:  the cubic B-spline on four cells, whose first three central moments do not depend on where
-                  x lies between the centres: what Richardson extrapolation needs for fourth order.
-
-    Arguments: ``x`` a number (one dimension) or a sequence of ``grid.dim`` numbers. Nearer to a wall than
-    half a cell the mean cannot be right without negative weights, and the mass goes to the outermost cell.
-
-    Raises ValueError if x lies outside the grid.
-    """
-    if order not in (2, 4):
-        raise ValueError(f"order must be 2 or 4, got {order!r}")
-    point = _coordinates("x", x, grid.dim)
-    weights = []
-    for xi, (a, b, n) in zip(point, grid._axes(), strict=True):
-        if not a <= xi <= b:
-            raise ValueError(f"x = {xi:g} is outside the grid [{a:g}, {b:g}]")
-        weights.append(_shared(xi, a, b, n, order) * (n / (b - a)))
-    return functools.reduce(np.multiply.outer, weights)
+    found = np.asarray(CubicSpline(np.arange(n + 1), edges)(np.arange(factor * n + 1) / factor))
+    found[::factor] = edges
+    return found
 
 
-def gaussian(grid: Grid, mean: Any, std: Any) -> np.ndarray:
-    """Exact cell averages of a normal density with independent axes: differences of Φ((e − mean)/std) / h.
-
-    Not renormalised: what the density has outside the box is missing from the sum.
-
-    Arguments: numbers in one dimension; sequences of ``grid.dim`` numbers (or one number for all axes) in
-    more.
-    """
-    means, stds = _coordinates("mean", mean, grid.dim), _coordinates("std", std, grid.dim, above=0.0)
-    factors = []
-    for m, s, (a, b, n) in zip(means, stds, grid._axes(), strict=True):
-        z = (np.linspace(a, b, n + 1) - m) / s
-        # Each tail is computed from its own end: 1 - Φ would lose the small values of the upper one.
-        tail = np.array([0.5 * math.erfc(abs(v) / math.sqrt(2.0)) for v in z])
-        below, above = np.where(z < 0, tail, 1.0 - tail), np.where(z > 0, tail, 1.0 - tail)
-        cells = np.where(z[:-1] > 0, above[:-1] - above[1:], below[1:] - below[:-1])
-        factors.append(cells * (n / (b - a)))
-    return functools.reduce(np.multiply.outer, factors)
+def _check_edges(edges: np.ndarray) -> None:
+    if edges.ndim != 1 or len(edges) <= MIN_CELLS:
+        raise ValueError(f"edges must be one sequence of at least {MIN_CELLS + 1} numbers, got shape {edges.shape}")
+    widths = np.diff(edges)
+    if not (widths > 0.0).all():
+        i = int(np.argmin(widths > 0.0))
+        raise ValueError(f"edges must increase; index {i + 1}: {edges[i + 1]:g} after {edges[i]:g}")
+    ratio = np.maximum(widths[1:] / widths[:-1], widths[:-1] / widths[1:])
+    if ratio.max() > ROUGH:
+        i = int(np.argmax(ratio))
+        raise ValueError(
+            f"neighbouring cells differ too much: widths {widths[i]:.3g} and {widths[i + 1]:.3g} at {edges[i + 1]:g} "
+            f"(at most a factor {ROUGH:g}); grade the cells more slowly, or take more of them"
+        )
 
 
-def cell_averages(grid: Grid, density: Callable[..., Any], *, n_points: int = 8) -> np.ndarray:
-    """Cell averages of a function by Gauss-Legendre quadrature with ``n_points`` points a cell and axis.
-
-    ``density(x)`` takes an array of coordinates (one dimension), or ``density(x, y[, z])`` one array an axis,
-    which broadcast, and returns the values. Not renormalised.
-    """
-    checks.function("density", density, "density(x)")
-    nodes, weights = np.polynomial.legendre.leggauss(checks.integer("n_points", n_points, minimum=1))
-    dim = grid.dim
-    points = []
-    for k, (a, b, n) in enumerate(grid._axes()):
-        h = (b - a) / n
-        axis = (a + (np.arange(n)[:, None] + 0.5 + 0.5 * nodes) * h).ravel()
-        points.append(axis.reshape([-1 if j == k else 1 for j in range(dim)]))
-    full = tuple(len(nodes) * n for n in grid.shape)
-    values = np.broadcast_to(checks.array("density(x)", density(*points)), full)
-    for k, n in enumerate(grid.shape):
-        split = (*values.shape[:k], n, len(nodes), *values.shape[k + 1 :])
-        values = np.tensordot(values.reshape(split), 0.5 * weights, axes=(k + 1, 0))
-    return np.ascontiguousarray(values)
+def _equal_widths(edges: np.ndarray) -> bool:
+    n = len(edges) - 1
+    even = np.linspace(edges[0], edges[-1], n + 1)
+    return bool(np.abs(edges - even).max() <= 4.0 * np.spacing(np.abs(edges).max()))
 
 
-def refine(p: np.ndarray, *, periodic: bool = False) -> tuple[np.ndarray, float]:
-    """Cell averages on cells of half the width from those of a 1-D grid, conservative, no new negatives.
-
-    Each cell's average is split by the fourth-degree polynomial through the averages of five cells; the split
-    is limited so that neither half is negative, which only acts where the density is not resolved. Returns
-    the averages, and the share of the mass that the limit has touched.
-    """
-    q = np.pad(p, 2, mode="wrap" if periodic else "edge")
-    tilt = (22.0 * (q[3:-1] - q[1:-3]) - 3.0 * (q[4:] - q[:-4])) / 128.0
-    limited = np.clip(tilt, -np.abs(p), np.abs(p))
-    touched = float(np.abs(tilt - limited).sum() / np.abs(p).sum())
-    return np.stack([p - limited, p + limited], axis=1).reshape(2 * len(p)), touched
-
-
-def coarsen(p: np.ndarray) -> np.ndarray:
-    """Averages over pairs of cells along the last axis."""
-    return 0.5 * (p[..., 0::2] + p[..., 1::2])
-
-
-def _shared(x: float, a: float, b: float, n: int, order: int) -> np.ndarray:
-    """Probabilities of the n cells of one axis for a unit mass at x."""
-    position = (x - a) * (n / (b - a)) - 0.5
-    i = min(max(round(position), 0), n - 1)
-    s = position - i
-    out = np.zeros(n)
-    if position <= 0.0 or position >= n - 1:
-        out[i] = 1.0
-    elif order == 4 and 2 <= i <= n - 3:
-        for j in range(-2, 3):
-            r = abs(j - s)
-            out[i + j] = 2.0 / 3.0 - r * r + 0.5 * r**3 if r < 1.0 else max(2.0 - r, 0.0) ** 3 / 6.0
-    elif i in (0, n - 1):
-        out[i], out[i + (1 if s > 0 else -1)] = 1.0 - abs(s), abs(s)
-    else:
-        v = max(1.0 / 12.0, abs(s) * (1.0 - abs(s)))
-        out[i - 1], out[i], out[i + 1] = 0.5 * (v + s * s - s), 1.0 - v - s * s, 0.5 * (v + s * s + s)
-    # |s| on the border of the two formulas leaves a rounding error below zero
-    return np.maximum(out, 0.0)
+def _held(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
 
 
 def _is_sequence(value: Any) -> bool:
@@ -231,13 +273,6 @@ def _is_sequence(value: Any) -> bool:
 
 def _per_axis(value: Any, dim: int) -> tuple[Any, ...]:
     return tuple(value) if _is_sequence(value) else (value,) * dim
-
-
-def _coordinates(name: str, value: Any, dim: int, above: float | None = None) -> tuple[float, ...]:
-    values = tuple(checks.real(name, v, above=above) for v in _per_axis(value, dim))
-    if len(values) != dim:
-        raise ValueError(f"{name} has {len(values)} numbers, the grid has {dim} dimensions")
-    return values
 
 
 def _unwrap(values: tuple[Any, ...]) -> Any:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..core.cache import kernel
-from .boundary import walls
+from .boundary import Inflow, Robin, Wall, walls
 from .grid import Grid
 
 Coefficient = Callable[[np.ndarray, float], Any]
@@ -43,7 +43,10 @@ DEGENERATE = 1e-6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Operator:
-    """A of dp/dt = A p: at cell i, lower[i] p[i−1] + diagonal[i] p[i] + upper[i] p[i+1], indices cyclic.
+    """A of dm/dt = A m + s for the probabilities m = p h of the cells of one axis.
+
+    At cell i, (A m)[i] = lower[i] m[i−1] + diagonal[i] m[i] + upper[i] m[i+1], indices cyclic: lower[i+1] is the rate
+    at which mass passes from cell i to i + 1, upper[i] that from i + 1 to i.
 
     bands : (3, n)
         lower, diagonal, upper; ``lower[0]`` and ``upper[-1]`` couple the ends of a circle and are 0
@@ -52,20 +55,27 @@ class Operator:
         w of each inner face.
     diffusivity : (n,)
         D at the centres.
-    absorption : (2,)
-        Rates at which the outermost cells lose mass through the low and the high wall.
+    widths : (n,)
+        The cell widths h.
+    absorption, inflow : (2,)
+        Rates at which the outermost cells lose mass through the low and the high wall, and what enters there.
     """
 
     bands: np.ndarray
     exponent: np.ndarray
     diffusivity: np.ndarray
+    widths: np.ndarray
     absorption: np.ndarray
-    spacing: float
+    inflow: np.ndarray
     periodic: bool
 
     @property
     def absorbs(self) -> bool:
         return bool(self.absorption.any())
+
+    @property
+    def keeps_mass(self) -> bool:
+        return not (self.absorption.any() or self.inflow.any())
 
     @property
     def circulates(self) -> bool:
@@ -74,15 +84,15 @@ class Operator:
             return False
         return bool(abs(self.exponent.sum()) > 1e-9 * max(1.0, np.abs(self.exponent).sum()))
 
-    def current(self, p: np.ndarray) -> np.ndarray:
+    def current(self, m: np.ndarray) -> np.ndarray:
         """The probability current J on the n + 1 edges, positive towards increasing x."""
-        h, (lower, _, upper) = self.spacing, self.bands
-        inner = h * (np.roll(lower, -1) * p - upper * np.roll(p, -1))
-        out = np.empty(len(p) + 1)
+        lower, _, upper = self.bands
+        inner = np.roll(lower, -1) * m - upper * np.roll(m, -1)
+        out = np.empty(len(m) + 1)
         out[1:] = inner
-        out[0] = inner[-1] if self.periodic else -h * self.absorption[0] * p[0]
+        out[0] = inner[-1] if self.periodic else self.inflow[0] - self.absorption[0] * m[0]
         if not self.periodic:
-            out[-1] = h * self.absorption[1] * p[-1]
+            out[-1] = self.absorption[1] * m[-1] - self.inflow[1]
         return out
 
 
@@ -103,14 +113,15 @@ class Coefficients:
         self.low, self.high = walls(boundary)
         self.periodic = self.low == "periodic"
         self.n = grid.n_cells
+        self.gaps = _gaps(grid, self.periodic)
         self.points = _points(grid, self.periodic)
         self.faces = self.points[self.n :]
         self._last: tuple[float, np.ndarray, np.ndarray, Operator] | None = None
 
     def values(self, t: float) -> tuple[np.ndarray, np.ndarray]:
         """μ at the quadrature points, and D at the centres followed by the quadrature points; checked."""
-        mu = _evaluate("drift", self.drift, self.faces, t)
-        d = _evaluate("diffusion", self.diffusivity, self.points, t)
+        mu = evaluate("drift", self.drift, self.faces, t)
+        d = evaluate("diffusion", self.diffusivity, self.points, t)
         if d.min() < 0.0:
             low = int(np.argmin(d))
             raise ValueError(
@@ -147,29 +158,56 @@ class Coefficients:
         return np.concatenate([values[:-4], [before, 0.5 * (here + there), after]])
 
     def _assemble(self, mu: np.ndarray, d: np.ndarray) -> Operator:
-        n, h = self.n, self.grid.spacing
+        n, (widths,) = self.n, self.grid.widths
         cells, faces = d[:n], d[n:]
         if self.periodic:
             mu, faces = self._joined(mu), self._joined(faces)
-        floor = max(NO_DIFFUSION * h * float(np.abs(mu).max()), np.finfo(float).tiny)
-        bands, w, rates = _bands(mu, faces, np.maximum(cells, floor), h, floor, self.periodic)
-        absorption = rates * np.array([self.low == "absorbing", self.high == "absorbing"])
+        floor = max(NO_DIFFUSION * float(widths.max()) * float(np.abs(mu).max()), np.finfo(float).tiny)
+        cells = np.maximum(cells, floor)
+        bands, w, rates = _bands(mu, faces, cells, self.gaps, widths, floor, self.periodic)
+        absorption = rates[0] * [_leaves(wall, *rate) for wall, rate in zip((self.low, self.high), rates.T, strict=True)]
         bands[1, 0] -= absorption[0]
         bands[1, -1] -= absorption[1]
-        return Operator(bands, w, np.maximum(cells, floor), absorption, h, self.periodic)
+        inflow = np.array([wall.flux if isinstance(wall, Inflow) else 0.0 for wall in (self.low, self.high)])
+        return Operator(bands, w, cells, widths, absorption, inflow, self.periodic)
+
+
+def _leaves(wall: Wall, rate: float, back: float) -> float:
+    """Share of the absorbing wall's rate at which this wall takes mass.
+
+    Over the half cell the current is rate·m − back·p_wall; a Robin wall lets J = κ p_wall out, so that
+    J = rate·m κ/(κ + back).
+    """
+    if isinstance(wall, Robin):
+        return wall.rate / (wall.rate + back) if wall.rate > 0.0 else 0.0
+    return 1.0 if wall == "absorbing" else 0.0
+
+
+@functools.lru_cache(maxsize=64)
+def _gaps(grid: Grid, periodic: bool) -> np.ndarray:
+    """Distances between the centres of neighbouring cells, that across the joint of a circle last."""
+    (widths,) = grid.widths
+    gaps = 0.5 * (widths[:-1] + widths[1:])
+    if periodic:
+        gaps = np.append(gaps, 0.5 * (widths[-1] + widths[0]))
+    return gaps
 
 
 @functools.lru_cache(maxsize=64)
 def _points(grid: Grid, periodic: bool) -> np.ndarray:
     """The cell centres, then the three quadrature points of each inner face, then those at the ends."""
-    h = grid.spacing
-    faces = (grid.edges[1:-1, None] + 0.5 * h * NODES).ravel()
+    (widths,), centers = grid.widths, grid.centers
+    first, last = widths[0], widths[-1]
+    middles = 0.5 * (centers[1:] + centers[:-1])
+    faces = (middles[:, None] + 0.5 * np.diff(centers)[:, None] * NODES).ravel()
+    if grid.uniform:
+        faces = (grid.edges[1:-1, None] + 0.5 * first * NODES).ravel()
     if periodic:
         # Around the joint: two points inside, and the joint itself seen from both of its sides.
-        ends = [grid.upper + 0.5 * h * NODES[0], grid.upper, grid.lower + 0.5 * h * NODES[2], grid.lower]
+        ends = [grid.upper + 0.5 * last * NODES[0], grid.upper, grid.lower + 0.5 * first * NODES[2], grid.lower]
     else:
-        # Half a cell between the outermost centres and the walls, which only absorbing walls use.
-        ends = [*(grid.lower + 0.25 * h * (1.0 + NODES)), *(grid.upper + 0.25 * h * (NODES - 1.0))]
+        # Half a cell between the outermost centres and the walls, which only walls with an exit use.
+        ends = [*(grid.lower + 0.25 * first * (1.0 + NODES)), *(grid.upper + 0.25 * last * (NODES - 1.0))]
     points = np.concatenate([grid.centers, faces, ends])
     points.setflags(write=False)
     return points
@@ -179,7 +217,7 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((a == b).all())
 
 
-def _evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> np.ndarray:
+def evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> np.ndarray:
     with np.errstate(all="ignore"):
         values = np.asarray(coefficient(x, t), dtype=np.float64)
         if values.shape != x.shape:
@@ -197,7 +235,7 @@ def _evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> n
 
 
 @kernel
-def _bernoulli(w):
+def bernoulli(w):
     """B(w) and B(−w) = B(w) + w; each without cancellation, from the one of |w|."""
     a = abs(w)
     if a < 1e-3:
@@ -212,36 +250,49 @@ def _bernoulli(w):
 
 
 @kernel
-def _bands(mu, d, cells, h, floor, periodic):
-    """The three bands, w of every inner face, and the loss rates of absorbing walls half a cell away."""
+def face_exponent(mu0, mu1, mu2, d0, d1, d2, gap, least):
+    """w = ∫ μ/D dx over a gap between centres, by three-point Gauss quadrature."""
+    s = 5.0 * mu0 / max(d0, least) + 8.0 * mu1 / max(d1, least) + 5.0 * mu2 / max(d2, least)
+    return s * gap / 18.0
+
+
+@kernel
+def face_rates(w, d_low, d_high, gap, h_low, h_high):
+    """Rates at which mass passes a face upwards, out of the cell below it, and downwards, out of the one above."""
+    down, up = bernoulli(w)
+    return up * d_low / (gap * h_low), down * d_high / (gap * h_high)
+
+
+@kernel
+def _bands(mu, d, cells, gaps, widths, floor, periodic):
+    """The three bands, w of every inner face, and for each wall the rate of mass towards it, half a cell away, and the
+    speed at which it would come back were p not 0 there."""
     n = len(cells)
-    bands, rates = np.zeros((3, n)), np.zeros(2)
+    bands, rates = np.zeros((3, n)), np.zeros((2, 2))
     n_faces = n if periodic else n - 1
     w = np.empty(n_faces)
-    r = 1.0 / (h * h)
     for i in range(n_faces):
         j = i + 1 if i + 1 < n else 0
         least = max(floor, DEGENERATE * 0.5 * (cells[i] + cells[j]))
-        s = 5.0 * mu[3 * i] / max(d[3 * i], least)
-        s += 8.0 * mu[3 * i + 1] / max(d[3 * i + 1], least)
-        s += 5.0 * mu[3 * i + 2] / max(d[3 * i + 2], least)
-        w[i] = s * h / 18.0
-        backward, forward = _bernoulli(w[i])
-        forward *= cells[i] * r
-        backward *= cells[j] * r
-        bands[1, i] -= forward
-        bands[0, j] += forward
-        bands[1, j] -= backward
-        bands[2, i] += backward
+        k = 3 * i
+        w[i] = face_exponent(mu[k], mu[k + 1], mu[k + 2], d[k], d[k + 1], d[k + 2], gaps[i], least)
+        up, down = face_rates(w[i], cells[i], cells[j], gaps[i], widths[i], widths[j])
+        bands[1, i] -= up
+        bands[0, j] += up
+        bands[1, j] -= down
+        bands[2, i] += down
     if not periodic:
         for side in range(2):
             cell = cells[0] if side == 0 else cells[n - 1]
+            half = 0.5 * (widths[0] if side == 0 else widths[n - 1])
             least = max(floor, DEGENERATE * cell)
-            s = 0.0
-            for k in range(3):
-                at = 3 * (n - 1) + 3 * side + k
-                s += (8.0 if k == 1 else 5.0) * mu[at] / max(d[at], least)
-            # the exponent towards the wall, over half a cell
-            out = s * h / 36.0 * (1.0 if side == 1 else -1.0)
-            rates[side] = 2.0 * cell * r * _bernoulli(out)[1]
+            k = 3 * (n - 1) + 3 * side
+            out = face_exponent(mu[k], mu[k + 1], mu[k + 2], d[k], d[k + 1], d[k + 2], half, least)
+            out = out if side == 1 else -out
+            down, up = bernoulli(out)
+            # D at the wall by the parabola through the three points
+            near, far = (d[k], d[k + 2]) if side == 0 else (d[k + 2], d[k])
+            wall = 1.4788305577012361 * near - 0.6666666666666666 * d[k + 1] + 0.1878361089654305 * far
+            rates[0, side] = up * cell / (half * 2.0 * half)
+            rates[1, side] = down * max(wall, least) / half
     return bands, w, rates

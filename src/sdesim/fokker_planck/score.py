@@ -29,9 +29,9 @@ class GridScore:
 
     batch_only = True
 
-    def __init__(self, grid: Grid, t: np.ndarray, p: np.ndarray, periodic: bool) -> None:
-        self.grid, self.t, self.periodic = grid, t, periodic
-        self.slopes = np.array([_log_slope(row, grid.spacing, periodic) for row in p])
+    def __init__(self, grid: Grid, t: np.ndarray, p: np.ndarray, periodic: tuple[bool, ...]) -> None:
+        self.grid, self.t, self.periodic = grid, t, periodic[0]
+        self.slopes = np.array([_log_slope(row, grid.spacing, self.periodic) for row in p])
 
     def __call__(self, x: Any, t: Any) -> np.ndarray:
         x = np.asarray(x, dtype=np.float64)

@@ -11,26 +11,29 @@ import warnings
 
 import numpy as np
 
+from .box import BoxOperator
 from .operator import Operator
 
 
 def stationary(operator: Operator) -> np.ndarray:
-    """The stationary density of an operator without absorbing walls, cell averages that integrate to 1.
+    """The stationary probabilities of the cells, of an operator without walls that let mass pass.
 
     Raises ValueError where a wall absorbs: all mass is lost in the end.
     """
     if operator.absorbs:
         raise ValueError("an absorbing wall leaves no stationary density; use 'reflecting' or 'periodic'")
+    if operator.inflow.any():
+        raise ValueError("an inflow without an exit leaves no stationary density; use 'reflecting' or 'periodic'")
     n = len(operator.diffusivity)
     # on a circle without current the last exponent closes the ring and adds nothing
     log_u = np.concatenate([[0.0], np.cumsum(operator.exponent[: n - 1])])
     log_p = log_u - np.log(operator.diffusivity)
     if operator.circulates:
-        p = _null_vector(operator.bands, int(np.argmax(log_p - np.linspace(0.0, operator.exponent.sum(), n))))
+        m = _null_vector(operator.bands, int(np.argmax(log_p - np.linspace(0.0, operator.exponent.sum(), n))))
     else:
         _check_walls(operator, log_p)
-        p = np.exp(log_p - log_p.max())
-    return np.asarray(p / (p.sum() * operator.spacing))
+        m = np.exp(log_p - log_p.max()) * operator.widths
+    return np.asarray(m / m.sum())
 
 
 def _check_walls(operator: Operator, log_p: np.ndarray) -> None:
@@ -72,3 +75,11 @@ def _null_vector(bands: np.ndarray, reference: int) -> np.ndarray:
     right[0], right[-1] = lower[0], upper[n - 2]
     p = np.append(solve_banded((1, 1), band, right), 1.0)
     return np.roll(p, reference + 1)
+
+
+def box_stationary(operator: BoxOperator) -> np.ndarray:
+    """The stationary probabilities of the cells of a box.
+
+    Raises ValueError where walls let mass pass.
+    """
+    raise NotImplementedError

@@ -41,9 +41,9 @@ Report = Callable[[float], None]
 
 
 class Evolution(NamedTuple):
-    """Densities at the requested times, mass lost through the two walls until then, and the work done."""
+    """Masses of the cells at the requested times, what has left through the walls until then, and the work done."""
 
-    p: np.ndarray
+    m: np.ndarray
     absorbed: np.ndarray
     n_steps: int
     n_rejected: int
@@ -128,7 +128,7 @@ def rational_exponential(
     """
     # the error is UNIFORM_ERROR · T², so this is what T may reach; sharp starts alone make it about 10
     allowed = max(math.sqrt(tolerance / UNIFORM_ERROR), 30.0)
-    h, mass = operator.spacing, float(p0.sum())
+    mass = float(p0.sum())
     p, t, steps, rejected = p0, t0, 0, 0
     trial = math.inf
     rows, lost = [], []
@@ -137,7 +137,7 @@ def rational_exponential(
             dt = min(trial, goal - t)
             q, size = _exponential(operator, p, dt)
             peak = max(float(p.max()), float(q.max()))
-            if not (size * h <= allowed and float(q.min()) >= -ROUNDING * peak):
+            if not (size <= allowed and float(q.min()) >= -ROUNDING * peak):
                 trial, rejected = 0.25 * dt, rejected + 1
                 if trial < 1e-6 * (times[-1] - t0):
                     raise RuntimeError(f"the rational exponential needs steps below {trial:.1g}; use method='tr_bdf2'")
@@ -145,7 +145,7 @@ def rational_exponential(
             p, t, steps = _settled(q, None if operator.absorbs else mass), t + dt, steps + 1
             if goal - t <= 1e-14 * abs(goal - t0):
                 t = goal
-            if size * h < 0.1 * allowed and trial < math.inf:
+            if size < 0.1 * allowed and trial < math.inf:
                 trial = 2.0 * dt
             if report:
                 report(t)
@@ -173,7 +173,7 @@ def tr_bdf2(
     Raises RuntimeError when the step falls below rounding.
     """
     operator = coefficients.at(t0)
-    periodic, h, absorbs = operator.periodic, operator.spacing, operator.absorbs
+    periodic, keeps = operator.periodic, operator.keeps_mass
     mass = float(p0.sum())
     p, t, steps, rejected = p0, t0, 0, 0
     lost, rows, walls = np.zeros(2), [], []
@@ -181,7 +181,7 @@ def tr_bdf2(
     rate = float(np.abs(operator.bands[1]).max())
     dt = fixed_step or min(span, 0.1 / rate if rate > 0.0 else span)
     factors: dict[int, tuple[float, Operator, np.ndarray]] = {}
-    slope = _apply(operator.bands, p)
+    slope = _apply(operator.bands, p, operator.inflow)
 
     def factor(slot: int, of: Operator, step: float) -> np.ndarray:
         kept = factors.get(slot) or factors.get(1 - slot)
@@ -198,8 +198,10 @@ def tr_bdf2(
             middle = operator if constant else coefficients.at(t + GAMMA * step)
             end = operator if constant else coefficients.at(t + step)
             f1, f2 = factor(0, middle, step), factor(1, end, step)
-            q, r, new_slope, error = _step(p, slope, middle.bands, end.bands, f1, f2, step, periodic)
-            ratio = error * h / tolerance
+            q, r, new_slope, error = _step(
+                p, slope, middle.bands, end.bands, operator.inflow, f1, f2, step, periodic
+            )
+            ratio = error / tolerance
             low, high = float(q.min()), float(q.max())
             grow = 0.9 * max(ratio, 1e-6) ** (-1.0 / 3.0)
             if fixed_step is None and not (ratio <= 1.0 and low >= -0.1 * ROUNDING * high):
@@ -210,17 +212,17 @@ def tr_bdf2(
                         f"the step fell to {dt:.1g} at t = {t:g}; the coefficients change too fast there"
                     )
                 continue
-            if absorbs:
+            if not keeps:
                 ends = [0, -1]
                 stages = W * operator.absorption * p[ends] + W * middle.absorption * r[ends]
-                lost = lost + step * h * (stages + ALPHA * end.absorption * q[ends])
+                lost = lost + step * (stages + ALPHA * end.absorption * q[ends] - operator.inflow)
             p, slope, operator = q, new_slope, end
             t, steps = (goal if step == left else t + step), steps + 1
             if fixed_step is None and step >= 0.5 * dt and grow > 1.4:
                 dt = max(dt, step * min(4.0, 2.0 ** (math.floor(2.0 * math.log2(grow)) / 2.0)))
             if report:
                 report(t)
-        rows.append(_settled(p, None if absorbs else mass))
+        rows.append(_settled(p, mass if keeps else None))
         walls.append(lost)
     return Evolution(np.array(rows), np.array(walls), steps, rejected)
 
@@ -236,7 +238,7 @@ def _settled(p: np.ndarray, mass: float | None) -> np.ndarray:
 
 def _absorbed(operator: Operator, p0: np.ndarray, p: np.ndarray) -> np.ndarray:
     """What each wall has taken between p0 and p: the total is known, ∫ p dt = (−A)⁻¹ (p0 − p) divides it."""
-    total = max(float(p0.sum() - p.sum()), 0.0) * operator.spacing
+    total = max(float(p0.sum() - p.sum()), 0.0)
     rates = operator.absorption
     if not (rates > 0.0).all():
         return total * (rates > 0.0)
@@ -325,14 +327,16 @@ def _sweeps(bands, p, t, table, at_infinity):
 
 
 @kernel
-def _apply(bands, p):
-    """A p, indices cyclic (the corner entries are zero off the circle)."""
+def _apply(bands, p, inflow):
+    """A p + s, indices cyclic (the corner entries are zero off the circle)."""
     n = len(p)
     out = np.empty(n)
     out[0] = bands[0, 0] * p[n - 1] + bands[1, 0] * p[0] + bands[2, 0] * p[1]
     for i in range(1, n - 1):
         out[i] = bands[0, i] * p[i - 1] + bands[1, i] * p[i] + bands[2, i] * p[i + 1]
     out[n - 1] = bands[0, n - 1] * p[n - 2] + bands[1, n - 1] * p[n - 1] + bands[2, n - 1] * p[0]
+    out[0] += inflow[0]
+    out[n - 1] += inflow[1]
     return out
 
 
@@ -393,17 +397,21 @@ def _solve(f, x, periodic):
 
 
 @kernel
-def _step(p, slope, middle, end, f1, f2, dt, periodic):
+def _step(p, slope, middle, end, inflow, f1, f2, dt, periodic):
     """One step of TR-BDF2: p(t + dt), the stage at t + γ dt, the slope at t + dt, the L1 sum of the error."""
     n = len(p)
     r, q, e = np.empty(n), np.empty(n), np.empty(n)
     for i in range(n):
         r[i] = p[i] + ALPHA * dt * slope[i]
+    r[0] += ALPHA * dt * inflow[0]
+    r[n - 1] += ALPHA * dt * inflow[1]
     _solve(f1, r, periodic)
     for i in range(n):
         q[i] = C1 * r[i] - C2 * p[i]
+    q[0] += ALPHA * dt * inflow[0]
+    q[n - 1] += ALPHA * dt * inflow[1]
     _solve(f2, q, periodic)
-    slope1, slope2 = _apply(middle, r), _apply(end, q)
+    slope1, slope2 = _apply(middle, r, inflow), _apply(end, q, inflow)
     for i in range(n):
         e[i] = dt * (E0 * slope[i] + E1 * slope1[i] + E2 * slope2[i])
     _solve(f2, e, periodic)
