@@ -178,7 +178,7 @@ def test_time_dependent_coefficients_give_the_moving_gaussian():
     rho = evolve_density(
         process, lambda g: gaussian(g, 0.5, 0.3), grid, (0, 2), save=[0.5, 2], rtol=1e-6, richardson=True
     )
-    assert rho.method == "tr_bdf2"
+    assert rho.method == "magnus"
     for t, p in zip(rho.t, rho.p, strict=True):
         mean, variance = moving_law(t, 0.5, 0.09)
         assert l1(p, gaussian(grid, mean, math.sqrt(variance)), grid) < 1e-5
@@ -492,7 +492,7 @@ P0 = gaussian(GRID, 0.0, 0.5)
         (
             {"method": "euler"},
             ValueError,
-            "method must be one of 'auto', 'cf14', 'tr_bdf2', 'characteristics'",
+            "method must be one of 'auto', 'cf14', 'magnus', 'tr_bdf2'",
         ),
         ({"method": "characteristics"}, ValueError, "processes without diffusion"),
         ({"process": 3}, TypeError, "process must be a Process"),

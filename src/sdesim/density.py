@@ -9,7 +9,6 @@ import numpy as np
 from .core import checks
 from .fokker_planck import advection
 from .fokker_planck.boundary import Sides
-from .fokker_planck.currents import box_current
 from .fokker_planck.grid import Grid
 from .fokker_planck.operator import Coefficients
 from .fokker_planck.score import GridScore
@@ -145,7 +144,7 @@ class Density:
         return np.asarray(m / self.grid.axes[axis].spacing)
 
     def current(self, index: int = -1) -> Any:
-        """The probability current J_k = μ_k p − Σ_l ∂_l(D_kl p), positive towards increasing x_k; 0 at reflecting walls.
+        """The current J_k = μ_k p − Σ_l ∂_l(D_kl p), positive towards increasing x_k; 0 at reflecting walls.
 
         On the n + 1 edges in one dimension; in several a tuple of d arrays, J_k at the faces across axis k, n_k + 1
         along it and as many as cells along the others.
@@ -153,6 +152,8 @@ class Density:
         t = float(self.t[index])
         t = t if np.isfinite(t) else 0.0
         if self.grid.dim > 1:
+            from .fokker_planck.currents import box_current  # with sparse matrices, which take a while to import
+
             operator = box_coefficients(self.process, self.grid, self.boundary).at(t)
             return box_current(operator, self.masses[index])
         coefficients = line_coefficients(self.process, self.grid, self.boundary)

@@ -6,7 +6,8 @@ with the Itô drift μ of the process, on a grid of cells. The engine is chosen 
 
 =====================  ===============================================================================
 ``"cf14"``             1-D, constant in time, real spectrum: one rational exponential to any t
-``"tr_bdf2"``          1-D, time-dependent or a current round a circle: adaptive, second order, L-stable
+``"magnus"``           1-D, time-dependent: two rational exponentials a step, adaptive, fourth order
+``"tr_bdf2"``          1-D, a current round a circle, or drift too strong for exponentials: adaptive, second order
 ``"characteristics"``  1-D, no diffusion at all (Liouville's equation, a probability flow): no smearing
 ``"splitting"``        2-D and 3-D: implicit along one axis at a time, and transport along axes without
                        diffusion; adaptive, second order
@@ -17,8 +18,6 @@ conserves mass, and may undershoot zero where the coarse grid does not resolve; 
 the same process, binned on the same grid, have this density: that is what ``compare`` checks.
 """
 
-import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,27 +26,24 @@ import numpy as np
 
 from .core import checks
 from .density import Density
-from .fokker_planck import advection, splitting, steppers
+from .fokker_planck import advection, magnus, splitting, steppers
 from .fokker_planck.boundary import Inflow, walls, walls_of_axes
 from .fokker_planck.box import BoxCoefficients
-from .fokker_planck.cells import coarsen, refine
+from .fokker_planck.cells import coarsen
 from .fokker_planck.grid import Grid
 from .fokker_planck.operator import Coefficients
-from .fokker_planck.stationary import box_stationary, stationary
-from .on_grid import box_coefficients, check_process, line_coefficients
+from .fokker_planck.stationary import stationary
+from .on_grid import box_coefficients, check_process, line_coefficients, need_constant
+from .resolution import warn_of_cut, warn_of_upwinding, warn_of_walls
+from .starts import averages, levels
 
-METHODS = ("auto", "cf14", "tr_bdf2", "characteristics", "splitting")
+METHODS = ("auto", "cf14", "magnus", "tr_bdf2", "characteristics", "splitting")
 ALL_TIMES = 100
-MASS_TOLERANCE = 1e-6
+# Share of the span from which the parts of a rational exponential are too short for "auto".
+SHORTEST_PART = 2e-3
 # Times at which coefficients that read the time are compared on request, as fractions of the span: irregular (a
 # golden-section sequence), so that no period hides.
 PROBES = tuple((k * 0.6180339887498949) % 1.0 for k in range(32))
-WALL_SHARE = 1e-3
-# Share of p0 that the refinement for Richardson extrapolation may have to limit before it is called
-# unresolved.
-UNRESOLVED = 1e-3
-# Numerical diffusion, as a share of the diffusion, weighted with the density, from which one is warned.
-UPWIND_SHARE = 0.05
 
 
 def evolve_density(
@@ -58,7 +54,7 @@ def evolve_density(
     *,
     save: Any = "final",
     rtol: float = 1e-6,
-    boundary: Any = "reflecting",
+    boundary: Any = None,
     method: str = "auto",
     n_steps: int | None = None,
     richardson: bool = False,
@@ -80,15 +76,18 @@ def evolve_density(
     save : "final", "all", int or sequence of times
         An int k saves k + 1 equally spaced times, both ends included; "all" is 100.
     rtol : float
-        Relative error in time, measured in L1: TR-BDF2 and the splitting keep that of each step below rtol/10, the
-        rational exponential below rtol/100; edges are traced along characteristics to rtol cell widths.
-    boundary : "reflecting", "absorbing", "periodic", Robin(rate), Inflow(flux), a pair (low, high), or one for each axis
-    method : "auto", "cf14", "tr_bdf2", "characteristics" or "splitting"
+        Relative error in time, measured in L1: Magnus, TR-BDF2 and the splitting keep that of each step below rtol/10,
+        the rational exponential below rtol/100; edges are traced along characteristics to rtol cell widths.
+    boundary : "reflecting", "absorbing", "periodic", Robin(rate), Inflow(flux), a pair (low, high), or one an axis
+        None stands for reflecting walls that the density should not reach: a warning says so if it does.
+    method : "auto", "cf14", "magnus", "tr_bdf2", "characteristics" or "splitting"
         "auto" takes, in one dimension, characteristics if σ vanishes everywhere; "cf14" if the formulas do not read the
-        time (``process.autonomous``) and no current can circulate; TR-BDF2 otherwise. On request "cf14" is also taken
-        for formulas that read it and are the same bit for bit at 32 irregular times of the span.
+        time (``process.autonomous``), "magnus" if they do; TR-BDF2 where a current can circulate and where drift
+        outweighs diffusion so far that steps are cheaper than exponentials. On request "cf14" is also taken for
+        formulas that read the time and are the same bit for bit at 32 irregular times of the span.
     n_steps : int, optional
-        Take that many equal steps instead of choosing them by rtol ("tr_bdf2" and "splitting").
+        Take that many equal steps instead of choosing them by rtol ("tr_bdf2", which "auto" becomes, "magnus" and
+        "splitting").
     richardson : bool
         Solve on twice the cells (and, with "splitting", in twice the steps) as well and extrapolate,
         (4 fine − coarse)/3: fourth order in h instead of second. The result may undershoot zero where the coarse grid
@@ -109,8 +108,10 @@ def evolve_density(
         For arguments of the wrong kind.
 
     Error O(h²) in space where cells resolve μ/D (first order, with a warning, where they do not; O(h³) for
-    characteristics), O(rtol^(2/3)) in time for TR-BDF2 and the splitting. Sources: Scharfetter
-    & Gummel 1969; Cody, Meinardus & Varga 1969; Bank et al. 1985; Douglas 1962.
+    characteristics), O(rtol^(2/3)) in time for TR-BDF2 and the splitting, about O(rtol^(4/5)) for
+    Magnus, whose order falls from four to between two and three where the density touches walls.
+    Sources: Scharfetter & Gummel 1969; Cody, Meinardus & Varga 1969; Blanes & Moan 2006; Bank et al. 1985;
+    Douglas 1962.
     """
     check_process(process, grid)
     t0, t1 = checks.time_span(t_span)
@@ -118,11 +119,11 @@ def evolve_density(
     tolerance = checks.real("rtol", rtol, above=0.0)
     method = checks.choice("method", method, METHODS)
     steps = None if n_steps is None else checks.integer("n_steps", n_steps, minimum=1)
-    start = _start(p0, grid)
+    start = averages(p0, grid)
     if (grid.dim > 1) != (method == "splitting") and method != "auto":
         raise ValueError(f"method {method!r} is for {'one dimension' if grid.dim > 1 else 'several dimensions'}")
     problem = _Problem(process, p0, start, grid, t0, times, tolerance, steps, richardson, progress)
-    return _evolve_line(problem, walls(boundary), method) if grid.dim == 1 else _evolve_box(problem, boundary)
+    return _evolve_line(problem, boundary, method) if grid.dim == 1 else _evolve_box(problem, boundary)
 
 
 def stationary_density(process: Any, grid: Grid, boundary: Any = "reflecting") -> Density:
@@ -136,22 +137,22 @@ def stationary_density(process: Any, grid: Grid, boundary: Any = "reflecting") -
     Raises ValueError for coefficients that depend on time, σ = 0 and walls that let mass pass.
     """
     check_process(process, grid)
-    times = (0.0, 0.377, 1.913)
     if grid.dim > 1:
+        from .fokker_planck.stationary_box import box_stationary  # with sparse matrices, which take a while to import
+
         box = box_coefficients(process, grid, boundary)
-        if not box.constant(times):
-            raise ValueError("a process whose coefficients depend on time has no stationary density")
+        need_constant(box, process, "a stationary density")
         m = box_stationary(box.at(0.0))
         sides: Any = walls_of_axes(boundary, grid.dim)
         absorbed = np.zeros((1, grid.dim, 2))
     else:
         sides, absorbed = walls(boundary), np.zeros((1, 2))
         line = line_coefficients(process, grid, sides)
-        if not line.constant(times):
-            raise ValueError("a process whose coefficients depend on time has no stationary density")
+        need_constant(line, process, "a stationary density")
+        operator = line.at(0.0)
         if line.still(0.0):
             raise ValueError("a process without diffusion has no stationary density: its mass gathers in points")
-        m = stationary(line.at(0.0))
+        m = stationary(operator)
     return Density(np.array([np.inf]), (m / grid.cell_volume)[None], grid, process, sides, absorbed, "stationary")
 
 
@@ -169,14 +170,9 @@ class _Problem:
         self.t0, self.times, self.tolerance, self.n_steps = t0, times, tolerance, n_steps
         self.richardson, self.progress = richardson, progress
 
-    def levels(self, periodic: tuple[bool, ...]) -> list[tuple[Grid, np.ndarray]]:
+    def levels(self, sides: tuple[Any, ...]) -> list[tuple[Grid, np.ndarray]]:
         """The grids to solve on and the masses to start from."""
-        found = [(self.grid, self.start * self.grid.cell_volume)]
-        if self.richardson:
-            fine = self.grid.refined(2)
-            finer = _start(self.p0, fine) * fine.cell_volume if callable(self.p0) else _refined(found[0][1], periodic)
-            found.append((fine, finer))
-        return found
+        return levels(self.p0, self.start, self.grid, tuple(low == "periodic" for low, _ in sides), self.richardson)
 
     def density(self, results: list[Any], sides: Any, method: str) -> Density:
         """The density of the results on those grids, extrapolated where there are two."""
@@ -189,37 +185,59 @@ class _Problem:
         return Density(np.array(self.times), p, self.grid, self.process, sides, absorbed, method, taken, rejected)
 
 
-def _evolve_line(problem: _Problem, sides: Any, method: str) -> Density:
-    process, grid, t0, t1 = problem.process, problem.grid, problem.t0, problem.times[-1]
-    _warn_of_walls(problem.start, grid, (sides,))
+def _evolve_line(problem: _Problem, boundary: Any, method: str) -> Density:
+    sides = walls("reflecting" if boundary is None else boundary)
+    process, grid, t0, t1, asked = problem.process, problem.grid, problem.t0, problem.times[-1], method
+    warn_of_walls(problem.start, grid, (sides,))
     coefficients = line_coefficients(process, grid, sides)
     method, constant = _engine(coefficients, process.autonomous, method, t0, t1)
-    if problem.n_steps is not None and method != "tr_bdf2":
+    if problem.n_steps is not None and method != "tr_bdf2" and asked != "magnus":
         if method == "characteristics":
-            raise ValueError("n_steps is for 'tr_bdf2'; characteristics are traced to rtol")
+            raise ValueError("n_steps is for 'tr_bdf2' and 'magnus'; characteristics are traced to rtol")
         method = "tr_bdf2"
-    results = []
-    levels = problem.levels((sides[0] == "periodic",))
-    with _bar(problem.progress, t0, t1, len(levels)) as report:
-        for level, m in levels:
-            at_level = coefficients if level is grid else line_coefficients(process, level, sides)
-            results.append(_solve(at_level, m, method, constant, problem, report))
+    grids = problem.levels((sides,))
+    least = SHORTEST_PART if asked == "auto" else 1e-6
+
+    def solved(method: str) -> list[steppers.Evolution]:
+        found = []
+        with _bar(problem.progress, t0, t1, len(grids)) as report:
+            for level, m in grids:
+                at_level = coefficients if level is grid else line_coefficients(process, level, sides)
+                found.append(_solve(at_level, m, method, constant, problem, report, least))
+        return found
+
+    try:
+        results = solved(method)
+    except RuntimeError:
+        if method not in ("cf14", "magnus") or asked != "auto":
+            raise
+        # drift outweighs diffusion so far that steps are cheaper
+        method = "tr_bdf2"
+        results = solved(method)
+    m = results[0].m[-1]
     if method != "characteristics":
-        _warn_of_upwinding(coefficients, results[0].m[-1], t1)
+        operator = coefficients.at(t1) if not constant else coefficients.at(t0)
+        warn_of_upwinding(m, grid, [(operator.peclet, operator.diffusivity)])
+    if boundary is None:
+        warn_of_cut(grids[0][1], m, grid, lambda _, end: coefficients.crosses(end, t1), t1)
     return problem.density(results, sides, method)
 
 
 def _solve(
     coefficients: Coefficients, m: np.ndarray, method: str, constant: bool, problem: _Problem,
-    report: steppers.Report | None,
+    report: steppers.Report | None, least: float,
 ) -> steppers.Evolution:  # fmt: skip
     t0, times, tolerance = problem.t0, problem.times, problem.tolerance
     if method == "characteristics":
         sides = (coefficients.low, coefficients.high)
         return advection.transport(coefficients.drift, coefficients.grid, sides, m, t0, times, tolerance, report)
     if method == "cf14":
-        return steppers.rational_exponential(coefficients.at(t0), m, t0, times, 0.01 * tolerance, report)
+        return steppers.rational_exponential(coefficients.at(t0), m, t0, times, 0.01 * tolerance, report, least)
     step = None if problem.n_steps is None else (times[-1] - t0) / problem.n_steps
+    if method == "magnus":
+        return magnus.magnus(
+            coefficients, m, t0, times, 0.1 * tolerance, report, fixed_step=step, least=least
+        )  # fmt: skip
     return steppers.tr_bdf2(
         coefficients, m, t0, times, 0.1 * tolerance, report, constant=constant, fixed_step=step
     )  # fmt: skip
@@ -227,7 +245,8 @@ def _solve(
 
 def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float, t1: float) -> tuple[str, bool]:
     """The engine, and whether the coefficients need no second evaluation."""
-    probes = [t0 + share * (t1 - t0) for share in PROBES]
+    probes = [t0] if autonomous else [t0 + share * (t1 - t0) for share in PROBES]
+    operator = coefficients.at(t0)
     still = all(coefficients.still(t) for t in probes)
     if method == "characteristics" and not still:
         raise ValueError("method 'characteristics' is for processes without diffusion; use 'auto'")
@@ -237,44 +256,24 @@ def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float
         if any(isinstance(wall, Inflow) for wall in (coefficients.low, coefficients.high)):
             raise ValueError("a process without diffusion takes no Inflow; use 'reflecting' or 'absorbing'")
         return "characteristics", False
-    if method == "tr_bdf2":
+    if method in ("tr_bdf2", "magnus"):
+        if method == "magnus" and coefficients.periodic:
+            raise ValueError(
+                "method 'magnus' needs a real spectrum, and a current may run round a circle; use 'tr_bdf2'"
+            )
         return method, False
     # formulas that read the time may change for a moment that no probe meets: they are constant on request only
     constant = autonomous or (method == "cf14" and coefficients.constant(probes))
-    operator = coefficients.at(t0)
     circulates = constant and operator.circulates
-    enters = bool(operator.inflow.any())
     if method == "auto":
-        return ("cf14" if constant and not circulates and not enters else "tr_bdf2"), constant
+        if constant:
+            return ("tr_bdf2" if circulates else "cf14"), True
+        return ("tr_bdf2" if coefficients.periodic else "magnus"), False
     if not constant:
         raise ValueError("method 'cf14' needs coefficients that do not depend on time; use 'tr_bdf2'")
     if circulates:
         raise ValueError("method 'cf14' needs a real spectrum, but a current runs round the circle; use 'tr_bdf2'")
-    if enters:
-        raise ValueError("method 'cf14' takes no Inflow; use 'tr_bdf2'")
     return method, True
-
-
-def _warn_of_upwinding(coefficients: Coefficients, m: np.ndarray, t: float) -> None:
-    """Say where the cells are too coarse for the drift: Scharfetter-Gummel then adds D (Pe coth Pe − 1) to D."""
-    grid = coefficients.grid
-    mu = np.broadcast_to(np.asarray(coefficients.drift(grid.centers, t), float), grid.shape)
-    d = np.broadcast_to(np.asarray(coefficients.diffusivity(grid.centers, t), float), grid.shape)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        peclet = np.abs(mu) * grid.spacing / (2.0 * d)
-        added = np.where(peclet > 1e-3, peclet / np.tanh(peclet) - 1.0, peclet**2 / 3.0) * d
-    seen = np.isfinite(added) & (d > 0.0)
-    share = float((added * m)[seen].sum() / max(float((d * m)[seen].sum()), np.finfo(float).tiny))
-    if share > UPWIND_SHARE:
-        # the share falls at least linearly with h
-        cells = math.ceil(grid.n_cells * share / UPWIND_SHARE)
-        warnings.warn(
-            f"the drift is strong against the diffusion: cells of {np.max(grid.spacing):g} add {100 * share:.2g} % to "
-            f"the diffusion where the density is; about {cells} cells bring that below {100 * UPWIND_SHARE:g} % "
-            "(richardson=True does not)",
-            UserWarning,
-            stacklevel=4,
-        )
 
 
 # ---- several dimensions ---------------------------------------------------------------------------------------------
@@ -282,13 +281,13 @@ def _warn_of_upwinding(coefficients: Coefficients, m: np.ndarray, t: float) -> N
 
 def _evolve_box(problem: _Problem, boundary: Any) -> Density:
     grid, t0, times = problem.grid, problem.t0, problem.times
-    sides = walls_of_axes(boundary, grid.dim)
-    _warn_of_walls(problem.start, grid, sides)
-    levels = problem.levels(tuple(low == "periodic" for low, _ in sides))
+    sides = walls_of_axes("reflecting" if boundary is None else boundary, grid.dim)
+    warn_of_walls(problem.start, grid, sides)
+    levels = problem.levels(sides)
     results: list[Any] = []
     with _bar(problem.progress, t0, times[-1], len(levels)) as report:
         for level, m in levels:
-            coefficients: BoxCoefficients = box_coefficients(problem.process, level, boundary)
+            coefficients: BoxCoefficients = box_coefficients(problem.process, level, sides)
             # the finer grid repeats the steps of the coarser one in halves, so that both errors have one form
             steps = results[0].steps if results else None
             results.append(
@@ -297,6 +296,10 @@ def _evolve_box(problem: _Problem, boundary: Any) -> Density:
                     n_steps=problem.n_steps, halved=steps,
                 )
             )  # fmt: skip
+    m, at_end = results[0].m[-1], box_coefficients(problem.process, grid, sides)
+    warn_of_upwinding(m, grid, at_end.peclet(times[-1]))
+    if boundary is None:
+        warn_of_cut(levels[0][1], m, grid, lambda k, end: at_end.crosses(k, end, times[-1]), times[-1])
     return problem.density(results, sides, "splitting")
 
 
@@ -322,55 +325,6 @@ def _save_times(save: Any, t0: float, t1: float) -> list[float]:
         if not t0 <= times[i] <= t1:
             raise ValueError(f"save[{i}] = {times[i]:g} is outside t_span [{t0:g}, {t1:g}]")
     return [float(t) for t in times]
-
-
-def _start(p0: Any, grid: Grid) -> np.ndarray:
-    p = checks.array("p0", p0(grid) if callable(p0) else p0)
-    if p.shape != grid.shape:
-        values, cells = (x[0] if len(x) == 1 else x for x in (p.shape, grid.shape))
-        raise ValueError(
-            f"p0 has {values} values, grid has {cells} cells" if p.ndim else "p0 must be an array over the cells"
-        )
-    low = int(np.argmin(p))
-    if p.flat[low] < 0.0:
-        place = low if p.ndim == 1 else tuple(map(int, np.unravel_index(low, p.shape)))
-        raise ValueError(f"p0 is negative in cell {place}: {p.flat[low]:g}; a density must be >= 0")
-    total = float((p * grid.cell_volume).sum())
-    if not abs(total - 1.0) <= MASS_TOLERANCE:
-        raise ValueError(
-            f"p0 integrates to {total:.6g}, expected 1 (tol {MASS_TOLERANCE:g}); "
-            "pass p0 / (p0.sum() * grid.cell_volume)"
-        )
-    return p
-
-
-def _refined(m: np.ndarray, periodic: tuple[bool, ...]) -> np.ndarray:
-    finer, touched = refine(m, periodic)
-    if touched > UNRESOLVED:
-        warnings.warn(
-            "p0 is too sharp for its grid to be refined to fourth order; pass p0 as a function of the grid, "
-            "e.g. lambda g: point_mass(g, x, order=4)",
-            UserWarning,
-            stacklevel=5,
-        )
-    return finer
-
-
-def _warn_of_walls(p: np.ndarray, grid: Grid, sides: tuple[Any, ...]) -> None:
-    """Warn of a start that the walls cut off; a start as flat as the uniform density belongs to its box."""
-    for k, (axis, pair) in enumerate(zip(grid.axes, sides, strict=True)):
-        if pair[0] == "periodic":
-            continue
-        m = (p * grid.cell_volume).sum(axis=tuple(j for j in range(grid.dim) if j != k))
-        uniform = 1.0 / (axis.upper - axis.lower)
-        share, (widths,) = float(m[0] + m[-1]), axis.widths
-        if share >= WALL_SHARE and max(m[0] / widths[0], m[-1] / widths[-1]) > 1.5 * uniform:
-            of_axis = "" if grid.dim == 1 else f" of axis {k}"
-            warnings.warn(
-                f"{100 * share:.1f}% of p0 lies in the boundary cells{of_axis}: widen the domain",
-                UserWarning,
-                stacklevel=4,
-            )
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from .fokker_planck.grid import Grid
 from .fokker_planck.operator import Coefficients
 from .processes.structure import on_arrays
 
+# Times at which coefficients that read the time are compared.
+PROBES = (0.0, 0.377, 1.913, 17.41)
+
 
 def check_process(process: Any, grid: Any) -> None:
     """Raise where the process has no coefficients, or not the dimension of the grid."""
@@ -64,3 +67,9 @@ def box_coefficients(process: Any, grid: Grid, boundary: Any) -> BoxCoefficients
         return tuple(tuple(0.5 * s * s if j == k else 0.0 for j in range(dim)) for k, s in enumerate(entries))
 
     return BoxCoefficients(drift, tensor, grid, walls_of_axes(boundary, dim), process.autonomous)
+
+
+def need_constant(made: Any, process: Any, what: str) -> None:
+    """Raise where coefficients depend on time, of which ``what`` has no meaning."""
+    if not process.autonomous and not made.constant(PROBES):
+        raise ValueError(f"{what} needs coefficients that do not depend on time; those of this process do")

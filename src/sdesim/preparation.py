@@ -10,6 +10,7 @@ import numpy as np
 from . import bind
 from .core import blocks, checks, stream
 from .errors import MemoryLimitError
+from .fokker_planck.boundary import Robin
 from .integrate import noise
 from .integrate.reductions import FirstPassage
 from .integrate.schemes import Scheme
@@ -325,7 +326,8 @@ def _check_mirrors(process: Any, walls: Any, state: np.ndarray, t: float) -> Non
         return
     for c, kinds in zip(walls.components, walls.kinds, strict=True):
         row = value[c] if isinstance(value[c], (tuple, list)) else (value[c],)
-        if "reflecting" in kinds and all(np.all(np.asarray(entry) == 0.0) for entry in row):
+        folds = any(kind == "reflecting" or isinstance(kind, Robin) for kind in kinds)
+        if folds and all(np.all(np.asarray(entry) == 0.0) for entry in row):
             raise ValueError(
                 f"a reflecting wall folds component {c} back, and {type(process).__name__} has no noise in it: what "
                 "drives it (a velocity) would go on pushing it into the wall; make the potential steep instead"

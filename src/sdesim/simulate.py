@@ -122,7 +122,7 @@ def simulate(
     increments : Wiener increments (n_paths, n_steps[, m]) to use in place of the random stream. Schemes that take more
         of the path accept it behind these: ``sra`` and ``sri`` the integrals ∫ (W_s − W_t) ds, m more columns (drawn
         where they are absent); ``milstein_levy`` the areas A_12, A_13, …, m (m − 1)/2 more.
-    boundary : ``Walls(...)``: reflecting, absorbing or periodic.
+    boundary : ``Walls(...)``: reflecting, absorbing, periodic or partly reflecting.
     rtol, atol : tolerances of an adaptive method (1e-3 and 1e-6 by default): the estimated error of a step stays below
         atol + rtol |x|. Its ``n_steps`` are the largest steps and those at which states can be saved, 32 by default.
     progress : True for a bar, or a function called as progress(done, total).

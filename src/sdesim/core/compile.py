@@ -283,7 +283,7 @@ def _own(function: Callable[..., Any]) -> Any:
     return _dispatcher(function, {})
 
 
-def _dispatcher(function: Callable[..., Any], known: dict[int, Any]) -> Any:
+def _dispatcher(function: Any, known: dict[int, Any]) -> Any:
     _refuse_raise(function)
     _refuse_random(function)
     scope = dict(function.__globals__)
@@ -296,7 +296,7 @@ def _dispatcher(function: Callable[..., Any], known: dict[int, Any]) -> Any:
             function.__code__, scope, function.__name__, function.__defaults__, closure or None
         )
         rebuilt.__qualname__, rebuilt.__module__ = function.__qualname__, function.__module__
-        function, original = rebuilt, function
+        original, function = function, rebuilt
     else:
         original = function
     known[id(original)] = njit(pipeline_class=FormulaCompiler, error_model="numpy", nogil=True)(function)

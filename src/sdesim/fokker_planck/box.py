@@ -105,7 +105,8 @@ class BoxOperator:
                 if _open(axis.sides[1]):
                     high = np.maximum(_take(axis.velocity, k, -1), 0.0) / h[-1]
             elif not axis.periodic:
-                assert axis.forward is not None and axis.backward is not None
+                assert axis.forward is not None
+                assert axis.backward is not None
                 low, high = _take(axis.backward, k, 0), _take(axis.forward, k, -1)
             found.append((low, high))
         return tuple(found)
@@ -140,7 +141,8 @@ class BoxCoefficients:
     def at(self, t: float) -> BoxOperator:
         """The operator at time t; the very same one as at the last call where nothing depends on time."""
         if self._last is None or (self._last[0] != t and not self.autonomous):
-            self._last = (t, self._assemble(t))
+            with np.errstate(all="ignore"):  # what is not finite is told with its place
+                self._last = (t, self._assemble(t))
         return self._last[1]
 
     def constant(self, times: tuple[float, ...]) -> bool:
@@ -154,6 +156,25 @@ class BoxCoefficients:
 
         first = values(times[0])
         return all(np.array_equal(a, b) for t in times[1:] for a, b in zip(first, values(t), strict=True))
+
+    def peclet(self, t: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each axis Pe = |μ_k| h_k/2D_kk and D_kk at the centres; both 0 where there is no diffusion."""
+        mesh, shape = _mesh(tuple(np.asarray(c) for c in self.grid.centers)), self.grid.shape
+        mu, rows, found = self.drift(mesh, t), self.tensor(mesh, t), []
+        for k, widths in enumerate(self.grid.widths):
+            h = widths.reshape([-1 if j == k else 1 for j in range(self.grid.dim)])
+            d = np.broadcast_to(np.asarray(rows[k][k], float), shape)
+            numbers = np.broadcast_to(0.5 * h * np.abs(mu[k]), shape) / np.where(d > 0.0, d, np.inf)
+            found.append((numbers, d))
+        return found
+
+    def crosses(self, k: int, end: int, t: float) -> bool:
+        """Whether noise or drift leads out anywhere through the wall at that end, 0 or −1, of axis k."""
+        edge = np.asarray(self.grid.axes[k].edges)[[end]]
+        mesh = _mesh(tuple(edge if j == k else np.asarray(c) for j, c in enumerate(self.grid.centers)))
+        with np.errstate(all="ignore"):
+            mu, d = np.asarray(self.drift(mesh, t)[k]), np.asarray(self.tensor(mesh, t)[k][k])
+        return bool((d > 0.0).any() or (mu > 0.0 if end else mu < 0.0).any())
 
     def _assemble(self, t: float) -> BoxOperator:
         grid, dim = self.grid, self.grid.dim
@@ -203,7 +224,7 @@ class BoxCoefficients:
         )
 
     def _on_faces(self, k: int, points: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """μ_k and D_kk where coordinate k takes these values and the others those of the centres: (before, n, after)."""
+        """μ_k and D_kk, (before, n, after), where coordinate k takes these values, the others those of the centres."""
         coordinates = tuple(points if j == k else np.asarray(c) for j, c in enumerate(self.grid.centers))
         mesh = _mesh(coordinates)
         shape = _lines(_with(self.grid.shape, k, len(points)), k)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +11,23 @@ import numpy as np
 from ..core import checks
 from .grid import Grid, coordinates
 
+# Standard deviation, in cells, below which the cell averages of a Gaussian do not hold its mean.
+NARROW = 0.42
+
 
 def point_mass(grid: Grid, x: Any, *, order: int = 2) -> np.ndarray:
     """Cell averages of the unit mass at x, as near to it as cells allow.
 
     The mass is shared among neighbouring cells so that total mass and mean are exact for every x, on or off a
     cell centre. A density that fills a single cell lacks the variance h²/12 that cell averages of a resolved
-    density have over and above its own (Sheppard 1898), so with s the distance of x from the nearest centre
-    in cell widths,
+    density have over and above its own (Sheppard 1898), so
 
-        order 2:  weights (v + s² ± s)/2 on the two neighbours, v = max(1/12, |s|(1 − |s|)): the least
-                  variance >= 1/12 that needs no negative weight;
+        order 2:  three cells, with the least variance >= h²/12 that needs no negative weight: s the distance of x
+                  from the nearest centre in cell widths, v = max(1/12, |s|(1 − |s|)), weights (v + s² ± s)/2 on the
+                  neighbours where cells are equal;
         order 4:  the cubic B-spline on four cells, whose first three central moments do not depend on where
-                  x lies between the centres: what Richardson extrapolation needs for fourth order.
-
-    Where cells are unequal, s is counted along the map of the cells.
+                  x lies between the centres: what Richardson extrapolation needs for fourth order. Where cells are
+                  unequal it is one along their map, and the mean is right to O(h²).
 
     Arguments: ``x`` a number (one dimension) or a sequence of ``grid.dim`` numbers. Nearer to a wall than
     half a cell the mean cannot be right without negative weights, and the mass goes to the outermost cell.
@@ -38,7 +41,7 @@ def point_mass(grid: Grid, x: Any, *, order: int = 2) -> np.ndarray:
     for xi, axis in zip(point, grid.axes, strict=True):
         if not axis.lower <= xi <= axis.upper:
             raise ValueError(f"x = {xi:g} is outside the grid [{axis.lower:g}, {axis.upper:g}]")
-        weights.append(_shared(_position(axis, xi), axis.n_cells, order) / axis.spacing)
+        weights.append(_shared(axis, xi, order) / axis.spacing)
     return functools.reduce(np.multiply.outer, weights)
 
 
@@ -48,11 +51,12 @@ def gaussian(grid: Grid, mean: Any, std: Any) -> np.ndarray:
     Not renormalised: what the density has outside the box is missing from the sum.
 
     Arguments: numbers in one dimension; sequences of ``grid.dim`` numbers (or one number for all axes) in
-    more.
+    more. Warns where std is so small against the cells there that the mean moves by more than a hundredth of a cell.
     """
     means, stds = coordinates("mean", mean, grid.dim), coordinates("std", std, grid.dim, above=0.0)
     factors = []
     for m, s, axis in zip(means, stds, grid.axes, strict=True):
+        _warn_if_narrow(axis, m, s)
         z = (axis.edges - m) / s
         # Each tail is computed from its own end: 1 - Φ would lose the small values of the upper one.
         tail = np.array([0.5 * math.erfc(abs(v) / math.sqrt(2.0)) for v in z])
@@ -111,31 +115,55 @@ def coarsen(m: np.ndarray, dim: int) -> np.ndarray:
     return m
 
 
+def _warn_if_narrow(axis: Grid, mean: float, std: float) -> None:
+    """Cell averages of a Gaussian shift its mean by up to (h/π) exp(−2π² std²/h²): h/100 at std = 0.42 h."""
+    if not axis.lower <= mean <= axis.upper:
+        return
+    i = min(max(int(np.searchsorted(axis.edges, mean)) - 1, 0), axis.n_cells - 1)
+    h = float(axis.widths[0][i])
+    if std < NARROW * h:
+        warnings.warn(
+            f"std = {std:g} is narrower than the cells of {h:g} at {mean:g} can tell: the mean moves with them below "
+            f"{NARROW:g} cells. Take about {math.ceil(axis.n_cells * 0.5 * h / std)} cells, Grid.graded, or point_mass",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _position(axis: Grid, x: float) -> float:
-    """Where x lies among the centres, counted in cells: 0 at the first centre, n − 1 at the last."""
+    """Where x lies along the map of the cells: 0 in the middle of the first, n − 1 in that of the last."""
     if axis.uniform:
         return float((x - axis.lower) * (axis.n_cells / (axis.upper - axis.lower)) - 0.5)
+    from scipy.interpolate import CubicSpline
+
+    return float(CubicSpline(axis.edges, np.arange(axis.n_cells + 1) - 0.5)(x))
+
+
+def _shared(axis: Grid, x: float, order: int) -> np.ndarray:
+    """Probabilities of the n cells of one axis for a unit mass at x."""
     n, centers = axis.n_cells, axis.centers
-    i = int(np.clip(np.searchsorted(centers, x) - 1, 0, n - 2))
-    # between two centres linear, which is what keeps the mean of two weights exact
-    return i + float((x - centers[i]) / (centers[i + 1] - centers[i]))
-
-
-def _shared(position: float, n: int, order: int) -> np.ndarray:
-    """Probabilities of the n cells of one axis for a unit mass at a position counted in cells."""
-    i = min(max(round(position), 0), n - 1)
-    s = position - i
     out = np.zeros(n)
-    if position <= 0.0 or position >= n - 1:
-        out[i] = 1.0
-    elif order == 4 and 2 <= i <= n - 3:
-        for j in range(-2, 3):
-            r = abs(j - s)
-            out[i + j] = 2.0 / 3.0 - r * r + 0.5 * r**3 if r < 1.0 else max(2.0 - r, 0.0) ** 3 / 6.0
-    elif i in (0, n - 1):
-        out[i], out[i + (1 if s > 0 else -1)] = 1.0 - abs(s), abs(s)
-    else:
-        v = max(1.0 / 12.0, abs(s) * (1.0 - abs(s)))
-        out[i - 1], out[i], out[i + 1] = 0.5 * (v + s * s - s), 1.0 - v - s * s, 0.5 * (v + s * s + s)
-    # |s| on the border of the two formulas leaves a rounding error below zero
+    if order == 4:
+        position = _position(axis, x)
+        i = round(position)
+        if 2 <= i <= n - 3:
+            for j in range(-2, 3):
+                r = abs(i + j - position)
+                out[i + j] = 2.0 / 3.0 - r * r + 0.5 * r**3 if r < 1.0 else max(2.0 - r, 0.0) ** 3 / 6.0
+            return out
+    above = int(np.searchsorted(centers, x))  # the first centre at x or beyond
+    if above == 0 or above == n:
+        out[min(above, n - 1)] = 1.0
+        return out
+    i = above if x - centers[above - 1] > centers[above] - x else above - 1
+    if i in (0, n - 1):
+        share = float((x - centers[above - 1]) / (centers[above] - centers[above - 1]))
+        out[above - 1], out[above] = 1.0 - share, share
+        return out
+    below, here, after = (float(centers[j]) - x for j in (i - 1, i, i + 1))
+    v = max(float(axis.widths[0][i]) ** 2 / 12.0, -here * after, -below * here)
+    out[i - 1] = (v + here * after) / ((below - here) * (below - after))
+    out[i] = (v + below * after) / ((here - below) * (here - after))
+    out[i + 1] = (v + below * here) / ((after - below) * (after - here))
+    # a weight that v makes 0 leaves a rounding error below it
     return np.maximum(out, 0.0)

@@ -6,6 +6,7 @@ import numpy as np
 
 from .box import BoxOperator
 from .sparse import central_difference
+from .upwind import flows
 
 
 def box_current(operator: BoxOperator, m: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -15,7 +16,7 @@ def box_current(operator: BoxOperator, m: np.ndarray) -> tuple[np.ndarray, ...]:
         if axis.velocity is None:
             flow = _jumps(axis.forward, axis.backward, m, k, axis.periodic)
         else:
-            flow = _carried(axis.velocity, m / _along(grid.widths[k], k, grid.dim), k, axis.periodic)
+            flow = (flows(axis, grid, k) @ m.ravel()).reshape(axis.velocity.shape)
         for (a, b), values in operator.mixed.items():
             if k in (a, b):
                 flow = flow + _mixed(operator, k, b if k == a else a, values * m)
@@ -27,9 +28,12 @@ def box_current(operator: BoxOperator, m: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
-def _jumps(forward: np.ndarray | None, backward: np.ndarray | None, m: np.ndarray, k: int, periodic: bool) -> np.ndarray:
+def _jumps(
+    forward: np.ndarray | None, backward: np.ndarray | None, m: np.ndarray, k: int, periodic: bool
+) -> np.ndarray:
     """Net mass per unit time that jumps up through each face."""
-    assert forward is not None and backward is not None
+    assert forward is not None
+    assert backward is not None
     up, down = np.moveaxis(forward * m, k, 0), np.moveaxis(backward * m, k, 0)
     out = np.empty((len(up) + 1, *up.shape[1:]))
     out[1:-1] = up[:-1] - down[1:]
@@ -37,18 +41,6 @@ def _jumps(forward: np.ndarray | None, backward: np.ndarray | None, m: np.ndarra
         out[0] = out[-1] = up[-1] - down[0]
     else:
         out[0], out[-1] = -down[0], up[-1]
-    return np.moveaxis(out, 0, k)
-
-
-def _carried(velocity: np.ndarray, density: np.ndarray, k: int, periodic: bool) -> np.ndarray:
-    """v p at the faces, p the mean of both sides; nothing comes in through a wall."""
-    v, p = np.moveaxis(velocity, k, 0), np.moveaxis(density, k, 0)
-    out = np.zeros_like(v)
-    out[1:-1] = v[1:-1] * 0.5 * (p[1:] + p[:-1])
-    if periodic:
-        out[0] = out[-1] = v[0] * 0.5 * (p[0] + p[-1])
-    else:
-        out[0], out[-1] = np.minimum(v[0], 0.0) * p[0], np.maximum(v[-1], 0.0) * p[-1]
     return np.moveaxis(out, 0, k)
 
 

@@ -104,19 +104,19 @@ class Grid:
     def graded(cls, lower: Any, upper: Any, n_cells: Any, *, near: Any, width: Any, finest: float = 0.1) -> "Grid":
         """A grid whose cells are ``finest`` times as wide near some points as far from them.
 
-        The widths follow h(x) ∝ 1 / (1 + (1/finest − 1) Σ exp(−((x − c)/width)²/2)) over the points c of ``near``:
-        walls that absorb, wells, a sharp start. One axis; combine several with ``Grid.product``.
+        The widths follow h(x) ∝ 1/(1 + (1/finest − 1) b), b = 1 − Π (1 − exp(−((x − c)/width)²/2)) over the points c
+        of ``near``: walls that absorb, wells, a sharp start. One axis; combine several with ``Grid.product``.
 
         ``near``: a number or a sequence of them; ``width``: how far from them the cells stay fine.
         """
         points = np.atleast_1d(checks.array("near", near))
         width, finest = checks.real("width", width, above=0.0), checks.real("finest", finest, above=0.0)
         if finest > 1.0:
-            raise ValueError(f"finest must be <= 1, the width of the finest cells over that of the widest, got {finest:g}")
+            raise ValueError(f"finest must be <= 1, the finest width over the widest, got {finest:g}")
 
         def cells_per_length(x: np.ndarray) -> np.ndarray:
-            bumps = np.exp(-0.5 * ((x[:, None] - points) / width) ** 2).max(axis=1)
-            return np.asarray(1.0 + (1.0 / finest - 1.0) * bumps)
+            away = 1.0 - np.exp(-0.5 * ((x[:, None] - points) / width) ** 2)
+            return np.asarray(1.0 + (1.0 / finest - 1.0) * (1.0 - away.prod(axis=1)))
 
         return cls.equidistributed(lower, upper, n_cells, cells_per_length)
 
@@ -124,7 +124,10 @@ class Grid:
     def equidistributed(cls, lower: float, upper: float, n_cells: int, density: Callable[..., Any]) -> "Grid":
         """One axis whose cells all hold the same integral of ``density(x)`` > 0, the wanted cells per length.
 
-        De Boor 1973's equidistribution; the integral is that of the cubic through 16 points a cell.
+        De Boor 1973's equidistribution; the integral is that of the monotone cubics through 16 points a cell.
+
+        Raises ValueError where the density is not > 0, and where neighbouring cells would differ by more than a factor
+        1.5.
         """
         even = cls(lower, upper, n_cells)
         if even.dim != 1:
@@ -133,9 +136,9 @@ class Grid:
         values = checks.array("density(x)", density(x))
         if values.shape != x.shape or not (values > 0.0).all():
             raise ValueError("density(x) must return a number > 0 for each x: the wanted cells per length")
-        from scipy.interpolate import CubicSpline, PchipInterpolator
+        from scipy.interpolate import PchipInterpolator
 
-        total = CubicSpline(x, values).antiderivative()(x)
+        total = PchipInterpolator(x, values).antiderivative()(x)
         edges = PchipInterpolator(total, x)(np.linspace(0.0, total[-1], even.n_cells + 1))
         edges[0], edges[-1] = even.lower, even.upper
         return cls.from_edges(edges)
@@ -259,7 +262,8 @@ def _check_edges(edges: np.ndarray) -> None:
 def _equal_widths(edges: np.ndarray) -> bool:
     n = len(edges) - 1
     even = np.linspace(edges[0], edges[-1], n + 1)
-    return bool(np.abs(edges - even).max() <= 4.0 * np.spacing(np.abs(edges).max()))
+    rounding = max(4.0 * float(np.spacing(np.abs(edges).max())), 1e-12 * float(edges[-1] - edges[0]) / n)
+    return bool(np.abs(edges - even).max() <= rounding)
 
 
 def _held(array: np.ndarray) -> np.ndarray:

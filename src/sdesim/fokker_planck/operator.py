@@ -84,6 +84,12 @@ class Operator:
             return False
         return bool(abs(self.exponent.sum()) > 1e-9 * max(1.0, np.abs(self.exponent).sum()))
 
+    @property
+    def peclet(self) -> np.ndarray:
+        """Pe = |μ| h/2D of the cells, (n,): that of the face above each, and of the one below for the last."""
+        w = np.abs(self.exponent)
+        return 0.5 * (w if self.periodic else np.append(w, w[-1]))
+
     def current(self, m: np.ndarray) -> np.ndarray:
         """The probability current J on the n + 1 edges, positive towards increasing x."""
         lower, _, upper = self.bands
@@ -152,6 +158,13 @@ class Coefficients:
         d = last[2] if last is not None and last[0] == t else self.values(t)[1]
         return not d.any()
 
+    def crosses(self, end: int, t: float) -> bool:
+        """Whether noise or drift leads out through the wall at that end, 0 or −1."""
+        x = self.grid.edges[[end]]
+        with np.errstate(all="ignore"):
+            mu, d = (float(np.max(f(x, t))) for f in (self.drift, self.diffusivity))
+        return d > 0.0 or (mu > 0.0 if end else mu < 0.0)
+
     def _joined(self, values: np.ndarray) -> np.ndarray:
         """Three values at the joint of a circle, of the four: both sides of the joint itself are averaged."""
         before, here, after, there = values[-4:]
@@ -165,10 +178,11 @@ class Coefficients:
         floor = max(NO_DIFFUSION * float(widths.max()) * float(np.abs(mu).max()), np.finfo(float).tiny)
         cells = np.maximum(cells, floor)
         bands, w, rates = _bands(mu, faces, cells, self.gaps, widths, floor, self.periodic)
-        absorption = rates[0] * [_leaves(wall, *rate) for wall, rate in zip((self.low, self.high), rates.T, strict=True)]
+        sides = (self.low, self.high)
+        absorption = rates[0] * [_leaves(wall, *rate) for wall, rate in zip(sides, rates.T, strict=True)]
         bands[1, 0] -= absorption[0]
         bands[1, -1] -= absorption[1]
-        inflow = np.array([wall.flux if isinstance(wall, Inflow) else 0.0 for wall in (self.low, self.high)])
+        inflow = np.array([wall.flux if isinstance(wall, Inflow) else 0.0 for wall in sides])
         return Operator(bands, w, cells, widths, absorption, inflow, self.periodic)
 
 

@@ -2,28 +2,39 @@
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from .box import Axis, BoxOperator
 from .grid import Grid
+from .upwind import upwind
 
 
-def matrix(operator: BoxOperator) -> sparse.csc_matrix:
-    """A with dm/dt = A m, cells in C order."""
-    shape = operator.grid.shape
-    total = sparse.csr_matrix((math.prod(shape),) * 2)
-    for k, axis in enumerate(operator.axes):
-        total = total + (jumps(axis, shape, k) if axis.velocity is None else upwind(axis, operator.grid, k))
+def matrix(operator: BoxOperator, lines: list[sparse.csr_matrix] | None = None) -> sparse.csc_matrix:
+    """A with dm/dt = A m, cells in C order; ``lines``: the parts of the axes, where they are known."""
+    total = sparse.csr_matrix((math.prod(operator.grid.shape),) * 2)
+    for part in lines if lines is not None else line_matrices(operator):
+        total = total + part
     for (k, j), values in operator.mixed.items():
         total = total + mixed_part(operator, k, j, values)
     return total.tocsc()
 
 
+def line_matrices(operator: BoxOperator) -> list[sparse.csr_matrix]:
+    """The part of each axis: jumps, or upwind differences where it has no diffusion."""
+    shape, grid = operator.grid.shape, operator.grid
+    return [
+        jumps(axis, shape, k) if axis.velocity is None else upwind(axis, grid, k)
+        for k, axis in enumerate(operator.axes)
+    ]
+
+
 def jumps(axis: Axis, shape: tuple[int, ...], k: int) -> sparse.csr_matrix:
     """The part of one axis with diffusion: jumps to both neighbours, and out through the walls."""
-    assert axis.forward is not None and axis.backward is not None
+    assert axis.forward is not None
+    assert axis.backward is not None
     index = np.arange(math.prod(shape)).reshape(shape)
     after, before = np.roll(index, -1, axis=k), np.roll(index, 1, axis=k)
     f, b = axis.forward.copy(), axis.backward.copy()
@@ -39,59 +50,13 @@ def jumps(axis: Axis, shape: tuple[int, ...], k: int) -> sparse.csr_matrix:
     return found
 
 
-def upwind(axis: Axis, grid: Grid, k: int) -> sparse.csr_matrix:
-    """The part of a degenerate axis: fluxes v p with p at the faces by the third-order upwind-biased formula.
-
-    p at a face is (−p_up2 + 5 p_up + 2 p_down)/6 with p_up on the side that the flow comes from; next to walls,
-    where a neighbour is missing, p_up. Nothing enters through a wall that is not periodic.
-    """
-    assert axis.velocity is not None
-    shape, n = grid.shape, grid.shape[k]
-    index = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), k, 0)
-    velocity, h = np.moveaxis(axis.velocity, k, 0), grid.widths[k]
-    rows, columns, values = [], [], []
-
-    def flux(face: int, up: int, weights: list[tuple[int, float]], speed: np.ndarray, down: int | None) -> None:
-        for cell, weight in weights:
-            share = speed * weight / h[cell]
-            rows.append(index[up])
-            columns.append(index[cell])
-            values.append(-share)
-            if down is not None:
-                rows.append(index[down])
-                columns.append(index[cell])
-                values.append(share)
-
-    exits = [not axis.periodic and _leaves(wall) for wall in axis.sides]
-    for face in range(n if axis.periodic else n + 1):
-        for sign in (1, -1):
-            up, down = (face - 1, face) if sign > 0 else (face, face - 1)
-            further = up - sign
-            speed = np.maximum(sign * velocity[face], 0.0)
-            if axis.periodic:
-                up, down, further = up % n, down % n, further % n
-            elif not 0 <= up < n:
-                continue  # nothing comes from beyond a wall
-            elif not 0 <= down < n:
-                if exits[0 if down < 0 else 1]:
-                    flux(face, up, [(up, 1.0)], speed, None)
-                continue
-            if 0 <= further < n:
-                flux(face, up, [(further, -1 / 6), (up, 5 / 6), (down, 2 / 6)], speed, down)
-            else:
-                flux(face, up, [(up, 0.5), (down, 0.5)], speed, down)
-    size = math.prod(shape)
-    flat = [np.concatenate([a.ravel() for a in arrays]) for arrays in (values, rows, columns)]
-    return sparse.csr_matrix((flat[0], (flat[1], flat[2])), shape=(size, size))
-
-
 def mixed_part(operator: BoxOperator, k: int, j: int, values: np.ndarray) -> sparse.csr_matrix:
     """∂_k ∂_j(D p) and its mirror image: divergences of the fluxes −∂_j(D p) along k and −∂_k(D p) along j."""
     grid = operator.grid
     q = sparse.diags((values / grid.cell_volume).ravel())  # D p at the centres
-    total = None
+    total: Any = None
     for along, across in ((k, j), (j, k)):
-        factors: list[sparse.spmatrix] = [sparse.diags(h) for h in grid.widths]
+        factors: list[Any] = [sparse.diags(h) for h in grid.widths]
         factors[along] = face_average_divergence(grid.shape[along], operator.axes[along].periodic)
         h = sparse.diags(grid.widths[across])
         factors[across] = h @ central_difference(grid.axes[across], operator.axes[across].periodic)
@@ -135,9 +100,3 @@ def central_difference(axis: Grid, periodic: bool) -> sparse.csr_matrix:
         total = left + right
         values += [-right / (left * total), (right - left) / (left * right), left / (right * total)]
     return sparse.csr_matrix((values, (rows, columns)), shape=(n, n))
-
-
-def _leaves(wall: object) -> bool:
-    from .boundary import Robin
-
-    return wall == "absorbing" or isinstance(wall, Robin)

@@ -1,4 +1,4 @@
-"""Stationary densities: A p = 0.
+"""Stationary densities in one dimension: A p = 0.
 
 Without a current, u = D p obeys u_(i+1)/u_i = e^w from cell to cell, so log p is a running sum of the
 exponents of the operator: no solve, no overflow, detailed balance at the nodes to rounding however deep the
@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 
-from .box import BoxOperator
 from .operator import Operator
 
 
@@ -25,9 +24,9 @@ def stationary(operator: Operator) -> np.ndarray:
     if operator.inflow.any():
         raise ValueError("an inflow without an exit leaves no stationary density; use 'reflecting' or 'periodic'")
     n = len(operator.diffusivity)
+    log_p = -np.log(operator.diffusivity)
     # on a circle without current the last exponent closes the ring and adds nothing
-    log_u = np.concatenate([[0.0], np.cumsum(operator.exponent[: n - 1])])
-    log_p = log_u - np.log(operator.diffusivity)
+    log_p[1:] += operator.exponent[: n - 1].cumsum()
     if operator.circulates:
         m = _null_vector(operator.bands, int(np.argmax(log_p - np.linspace(0.0, operator.exponent.sum(), n))))
     else:
@@ -42,6 +41,8 @@ def _check_walls(operator: Operator, log_p: np.ndarray) -> None:
     With D ~ r² the cells at r = h/2, 3h/2, 5h/2 show k; a wall where D stays is of no concern.
     """
     d = operator.diffusivity
+    if not (d[0] < 0.5 * d[1] or d[-1] < 0.5 * d[-2]):
+        return
     for side, order in (("low", slice(None)), ("high", slice(None, None, -1))):
         near, log_near = d[order][:3], log_p[order][:3]
         if not near[0] < 0.5 * near[1] or not log_near[0] > log_near[1] > log_near[2]:
@@ -75,11 +76,3 @@ def _null_vector(bands: np.ndarray, reference: int) -> np.ndarray:
     right[0], right[-1] = lower[0], upper[n - 2]
     p = np.append(solve_banded((1, 1), band, right), 1.0)
     return np.roll(p, reference + 1)
-
-
-def box_stationary(operator: BoxOperator) -> np.ndarray:
-    """The stationary probabilities of the cells of a box.
-
-    Raises ValueError where walls let mass pass.
-    """
-    raise NotImplementedError

@@ -36,6 +36,9 @@ import numpy as np
 
 from ..core.cache import kernel
 from .operator import Coefficients, Operator
+from .tridiagonal import apply as _apply
+from .tridiagonal import factor as _factor
+from .tridiagonal import solve as _solve
 
 Report = Callable[[float], None]
 
@@ -121,14 +124,15 @@ def rational_exponential(
     times: Sequence[float],
     tolerance: float,
     report: Report | None = None,
+    least: float = 1e-6,
 ) -> Evolution:
-    """exp((t − t0) A) p0 at each of ``times``; L1 error about ``tolerance`` for each part of the way.
+    """exp((t − t0) A) p0 at each of ``times``, plus what has come in; L1 error about ``tolerance`` a part of the way.
 
-    Raises RuntimeError if a part would be shorter than a millionth of the way.
+    Raises RuntimeError if a part would be shorter than the share ``least`` of the way.
     """
     # the error is UNIFORM_ERROR · T², so this is what T may reach; sharp starts alone make it about 10
     allowed = max(math.sqrt(tolerance / UNIFORM_ERROR), 30.0)
-    mass = float(p0.sum())
+    mass, enters = float(p0.sum()), float(operator.inflow.sum())
     p, t, steps, rejected = p0, t0, 0, 0
     trial = math.inf
     rows, lost = [], []
@@ -139,9 +143,10 @@ def rational_exponential(
             peak = max(float(p.max()), float(q.max()))
             if not (size <= allowed and float(q.min()) >= -ROUNDING * peak):
                 trial, rejected = 0.25 * dt, rejected + 1
-                if trial < 1e-6 * (times[-1] - t0):
+                if trial < least * (times[-1] - t0):
                     raise RuntimeError(f"the rational exponential needs steps below {trial:.1g}; use method='tr_bdf2'")
                 continue
+            mass += dt * enters
             p, t, steps = _settled(q, None if operator.absorbs else mass), t + dt, steps + 1
             if goal - t <= 1e-14 * abs(goal - t0):
                 t = goal
@@ -150,7 +155,7 @@ def rational_exponential(
             if report:
                 report(t)
         rows.append(p)
-        lost.append(_absorbed(operator, p0, p))
+        lost.append(_absorbed(operator, p0, p, goal - t0))
     return Evolution(np.array(rows), np.array(lost), steps, rejected)
 
 
@@ -177,6 +182,8 @@ def tr_bdf2(
     mass = float(p0.sum())
     p, t, steps, rejected = p0, t0, 0, 0
     lost, rows, walls = np.zeros(2), [], []
+    # the largest mass of a cell so far: rounding from then may outlive it where walls absorb
+    top = float(p0.max())
     span = times[-1] - t0
     rate = float(np.abs(operator.bands[1]).max())
     dt = fixed_step or min(span, 0.1 / rate if rate > 0.0 else span)
@@ -198,13 +205,11 @@ def tr_bdf2(
             middle = operator if constant else coefficients.at(t + GAMMA * step)
             end = operator if constant else coefficients.at(t + step)
             f1, f2 = factor(0, middle, step), factor(1, end, step)
-            q, r, new_slope, error = _step(
-                p, slope, middle.bands, end.bands, operator.inflow, f1, f2, step, periodic
-            )
+            q, r, new_slope, error = _step(p, slope, middle.bands, end.bands, operator.inflow, f1, f2, step, periodic)
             ratio = error / tolerance
-            low, high = float(q.min()), float(q.max())
+            low = float(q.min())
             grow = 0.9 * max(ratio, 1e-6) ** (-1.0 / 3.0)
-            if fixed_step is None and not (ratio <= 1.0 and low >= -0.1 * ROUNDING * high):
+            if fixed_step is None and not (ratio <= 1.0 and low >= -0.1 * ROUNDING * top):
                 rejected += 1
                 dt = step * (max(0.1, min(0.7, grow)) if ratio > 1.0 else 0.5)
                 if not dt > 1e-14 * max(span, abs(t)):
@@ -217,31 +222,39 @@ def tr_bdf2(
                 stages = W * operator.absorption * p[ends] + W * middle.absorption * r[ends]
                 lost = lost + step * (stages + ALPHA * end.absorption * q[ends] - operator.inflow)
             p, slope, operator = q, new_slope, end
+            top = max(top, float(q.max()))
             t, steps = (goal if step == left else t + step), steps + 1
             if fixed_step is None and step >= 0.5 * dt and grow > 1.4:
                 dt = max(dt, step * min(4.0, 2.0 ** (math.floor(2.0 * math.log2(grow)) / 2.0)))
             if report:
                 report(t)
-        rows.append(_settled(p, mass if keeps else None))
+        rows.append(_settled(p, mass - float(lost.sum())))
         walls.append(lost)
     return Evolution(np.array(rows), np.array(walls), steps, rejected)
 
 
 def _settled(p: np.ndarray, mass: float | None) -> np.ndarray:
-    """p without the negatives that the stepper has accepted as rounding, its sum restored."""
-    keep = float(p.sum()) if mass is None else mass
+    """p without the negatives that the stepper has accepted as rounding, its sum restored.
+
+    ``mass`` is what the sum should be; a sum that differs by more than rounding is left for all to see.
+    """
+    total = float(p.sum())
+    keep = total if mass is None or not abs(total - mass) <= 1e-6 * total else mass
     if float(p.min()) < 0.0:
         p = np.maximum(p, 0.0)
-    total = float(p.sum())
+        total = float(p.sum())
     return p * (keep / total) if total > 0.0 else p
 
 
-def _absorbed(operator: Operator, p0: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """What each wall has taken between p0 and p: the total is known, ∫ p dt = (−A)⁻¹ (p0 − p) divides it."""
-    total = max(float(p0.sum() - p.sum()), 0.0)
-    rates = operator.absorption
+def _absorbed(operator: Operator, p0: np.ndarray, p: np.ndarray, t: float) -> np.ndarray:
+    """What each wall has taken on the way from p0 to p, less what has come in through it.
+
+    The total is known, and ∫ p dt = (−A)⁻¹ (p0 + t s − p) divides it.
+    """
+    rates, entered = operator.absorption, t * operator.inflow
+    total = max(float(p0.sum() + entered.sum() - p.sum()), 0.0)
     if not (rates > 0.0).all():
-        return total * (rates > 0.0)
+        return np.asarray(total * (rates > 0.0) - entered)
     occupation = p0 - p
     _solve(_factor(operator.bands, 0.0, 1.0, False), occupation, False)
     shares = np.maximum(rates * occupation[[0, -1]], 0.0)
@@ -251,7 +264,7 @@ def _absorbed(operator: Operator, p0: np.ndarray, p: np.ndarray) -> np.ndarray:
 def _exponential(operator: Operator, p: np.ndarray, t: float) -> tuple[np.ndarray, float]:
     if operator.periodic:
         return _exponential_on_circle(operator, p, t)
-    return _sweeps(operator.bands, p, t, TABLE, AT_INFINITY)
+    return _sweeps(operator.bands, p, t, t * operator.inflow, TABLE, AT_INFINITY)
 
 
 def _exponential_on_circle(operator: Operator, p: np.ndarray, t: float) -> tuple[np.ndarray, float]:
@@ -280,8 +293,11 @@ def _exponential_on_circle(operator: Operator, p: np.ndarray, t: float) -> tuple
 
 
 @kernel(fastmath=("reassoc", "contract"))
-def _sweeps(bands, p, t, table, at_infinity):
-    """ε p + 2 Re Σ c_k (tA − z_k)⁻¹ p and the L1 sum of the indicator; LU sweeps, the poles as lanes."""
+def _sweeps(bands, p, t, entering, table, at_infinity):
+    """ε p + 2 Re Σ c_k (tA − z_k)⁻¹ (p + s t/z_k) and the L1 sum of the indicator; LU sweeps, the poles as lanes.
+
+    The term with what enters, s t (at the two ends), makes it the exponential of [[tA, s t], [0, 0]] on (p, 1).
+    """
     n = len(p)
     lower, diagonal, upper = bands[0], bands[1], bands[2]
     zr, zi, cr, ci, er, ei = table[0], table[1], table[2], table[3], table[4], table[5]
@@ -294,7 +310,8 @@ def _sweeps(bands, p, t, table, at_infinity):
         bi = -zi[k]
         s = 1.0 / (br * br + bi * bi)
         qr[0, k], qi[0, k] = br * s, -bi * s
-        xr[0, k], xi[0, k] = p[0], 0.0
+        share = entering[0] / (zr[k] * zr[k] + zi[k] * zi[k])
+        xr[0, k], xi[0, k] = p[0] + share * zr[k], -share * zi[k]
     for i in range(1, n):
         below = t * lower[i]
         product = below * t * upper[i - 1]
@@ -308,6 +325,10 @@ def _sweeps(bands, p, t, table, at_infinity):
             yr, yi = xr[i - 1, k], xi[i - 1, k]
             xr[i, k] = right - below * (ar * yr - ai * yi)
             xi[i, k] = -below * (ar * yi + ai * yr)
+    for k in range(8):
+        share = entering[1] / (zr[k] * zr[k] + zi[k] * zi[k])
+        xr[n - 1, k] += share * zr[k]
+        xi[n - 1, k] -= share * zi[k]
     size = 0.0
     for i in range(n - 1, -1, -1):
         j = i + 1 if i + 1 < n else i
@@ -324,76 +345,6 @@ def _sweeps(bands, p, t, table, at_infinity):
         out[i] = at_infinity * p[i] + 2.0 * total
         size += abs(p[i] + 2.0 * indicator)
     return out, size
-
-
-@kernel
-def _apply(bands, p, inflow):
-    """A p + s, indices cyclic (the corner entries are zero off the circle)."""
-    n = len(p)
-    out = np.empty(n)
-    out[0] = bands[0, 0] * p[n - 1] + bands[1, 0] * p[0] + bands[2, 0] * p[1]
-    for i in range(1, n - 1):
-        out[i] = bands[0, i] * p[i - 1] + bands[1, i] * p[i] + bands[2, i] * p[i + 1]
-    out[n - 1] = bands[0, n - 1] * p[n - 2] + bands[1, n - 1] * p[n - 1] + bands[2, n - 1] * p[0]
-    out[0] += inflow[0]
-    out[n - 1] += inflow[1]
-    return out
-
-
-@kernel
-def _factor(bands, shift, scale, periodic):
-    """LU of the M-matrix shift I − scale A, without pivoting.
-
-    Rows: multipliers, reciprocal pivots, upper band over pivot, and on a circle the correction vector of
-    Sherman & Morrison (1950), whose ratio goes to the unused first multiplier.
-    """
-    n = bands.shape[1]
-    f = np.zeros((4, n))
-    first, last = shift - scale * bands[1, 0], shift - scale * bands[1, n - 1]
-    ratio = 0.0
-    if periodic:
-        # M = T + u vᵀ with u = (−M00, 0, …, M[n−1,0]), v = (1, 0, …, ratio)
-        ratio = scale * bands[0, 0] / first
-        last += -scale * bands[2, n - 1] * -ratio
-        f[3, 0], f[3, n - 1] = -first, -scale * bands[2, n - 1]
-        first *= 2.0
-    f[1, 0] = 1.0 / first
-    f[2, 0] = -scale * bands[2, 0] * f[1, 0]
-    for i in range(1, n):
-        f[0, i] = -scale * bands[0, i] * f[1, i - 1]
-        pivot = (last if i == n - 1 else shift - scale * bands[1, i]) + f[0, i] * scale * bands[2, i - 1]
-        f[1, i] = 1.0 / pivot
-        f[2, i] = -scale * bands[2, i] * f[1, i]
-    f[2, n - 1] = 0.0
-    if periodic:
-        correction = f[3]
-        _sweep(f, correction)
-        s = 1.0 / (1.0 + correction[0] + ratio * correction[n - 1])
-        for i in range(n):
-            correction[i] *= s
-        f[0, 0] = ratio
-    return f
-
-
-@kernel
-def _sweep(f, x):
-    n = len(x)
-    for i in range(1, n):
-        x[i] -= f[0, i] * x[i - 1]
-    x[n - 1] *= f[1, n - 1]
-    for i in range(n - 2, -1, -1):
-        x[i] = x[i] * f[1, i] - f[2, i] * x[i + 1]
-
-
-@kernel
-def _solve(f, x, periodic):
-    """M x = x in place."""
-    _sweep(f, x)
-    if periodic:
-        n = len(x)
-        c = x[0] + f[0, 0] * x[n - 1]
-        for i in range(n):
-            x[i] -= c * f[3, i]
 
 
 @kernel

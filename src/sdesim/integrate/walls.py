@@ -1,4 +1,4 @@
-"""Walls for paths: reflecting, absorbing, periodic; the same three that the Fokker-Planck solver has.
+"""Walls for paths: reflecting, absorbing, periodic, partly reflecting; the same that the Fokker-Planck solver has.
 
 ``"reflecting"``  a path that has stepped over the wall is folded back, x → 2b − x: the symmetrised Euler scheme, weak
                   order 1 (Bossy, Gobet & Talay 2004, "A symmetrized Euler scheme for an efficient approximation of
@@ -6,6 +6,8 @@
 ``"absorbing"``   a path that meets the wall, also inside a step (drawn from the Brownian bridge, ``crossing``), stays
                   just outside for ever. The density of the others is 0 at the wall.
 ``"periodic"``    the two walls are one point of a circle: what leaves through one enters through the other.
+``Robin(rate)``   a path that meets the wall is pushed back, and taken with a probability that grows with the push
+                  (``partly``); one that is taken stays just outside for ever. The current out is rate · p.
 
 A box with walls is [lower, upper): a state that has not been absorbed is ``>= lower`` and ``< upper`` in its own dtype,
 so that a histogram over the box counts it, and an absorbed one is the next number beyond the wall.
@@ -20,7 +22,9 @@ from numba import njit
 from ..core import checks
 from ..core.compile import LANES
 from ..fokker_planck import boundary as fokker_planck
+from ..fokker_planck.boundary import Robin
 from .crossing import MAX_COMPONENTS, NEGLIGIBLE, STACK, first_crossing, spot_of
+from .partly import HIGH_DRAW, LOW_DRAW, push
 from .reductions.recorder import Recorder
 from .watchers import StepContext, bound
 
@@ -54,8 +58,9 @@ _WALLS = f"""\
     stack = carray(_float_pointer(slots[7]), (2, {STACK}))
     flag = carray(_int_pointer(slots[8]), ({LANES},))
     variance = carray(_float_pointer(slots[9]), ({LANES},))
-    absorbs = slots[10] != 0
-    if absorbs:
+    rate = carray(_float_pointer(slots[11]), (n, 2))
+    takes = slots[10] != 0
+    if takes:
         for i in range({LANES}):
             flag[i] = 0
         for c in range(n):
@@ -101,6 +106,41 @@ _WALLS = f"""\
                             b = wall[c, 6] if b < low else wall[c, 7] if b >= high else b
                             x[j, i] = b
                     x[where, i] = beyond
+                    flag[i] = 2
+        for c in range(n):
+            j, lower, upper, least, most = component[c], wall[c, 0], wall[c, 1], wall[c, 6], wall[c, 7]
+            if kind[c, 0] != 4 and kind[c, 1] != 4:
+                continue
+            for i in range(lo, hi):
+                if flag[i] >= 2:
+                    continue
+                spread = 0.0
+                for k in range(m):
+                    noise = np.float64(g[j * m + k, i])
+                    spread += noise * noise * dt
+                a, b = np.float64(before[j, i]), np.float64(x[j, i])
+                reach = {0.5 * NEGLIGIBLE} * spread
+                if not ((kind[c, 0] == 4 and (a - lower) * (b - lower) <= reach)
+                        or (kind[c, 1] == 4 and (upper - a) * (upper - b) <= reach)):
+                    continue
+                spot = _spot_of(step, j, U64(start + U64(i)), seed)
+                moved, taken = 0.0, 0
+                if kind[c, 0] == 4:
+                    back, out = _push(a - lower, b - lower, spread, 2.0 * dt * rate[c, 0] / spread, spot, _LOW_DRAW)
+                    moved, taken = back, 1 if out else 0
+                if kind[c, 1] == 4:
+                    back, out = _push(upper - a, upper - b, spread, 2.0 * dt * rate[c, 1] / spread, spot, _HIGH_DRAW)
+                    moved, taken = moved - back, 2 if out and taken == 0 else taken
+                b = b + moved
+                if taken != 0:
+                    x[j, i] = wall[c, 8] if taken == 1 else wall[c, 9]
+                    flag[i] = 2
+                    continue
+                if moved != 0.0 and (b < least or b > most):
+                    # pushed over to the other side, by rounding or in a step too long for the box
+                    b = _folded(b, lower, upper, 1 if kind[c, 0] != 0 else 0, 1 if kind[c, 1] != 0 else 0)
+                    b = least if b < least else most if b > most else b
+                x[j, i] = b
     for c in range(n):
         j, lower, upper, least, most = component[c], wall[c, 0], wall[c, 1], wall[c, 6], wall[c, 7]
         below, above = kind[c, 0], kind[c, 1]
@@ -129,8 +169,8 @@ class Walls:
     Parameters
     ----------
     lower, upper : the walls of one component, or sequences with one for each component; None where a side is open.
-    boundary : "reflecting", "absorbing" or "periodic", or a pair (low, high) of the first two; for several components
-        also a list of such pairs, one for each.
+    boundary : "reflecting", "absorbing", "periodic" or Robin(rate), or a pair (low, high) of those but "periodic"; for
+        several components also a list of such pairs, one for each.
     component : the component that has the walls, by default the first one; for several, a sequence (by default the
         first ones).
 
@@ -138,7 +178,8 @@ class Walls:
     without current where the noises of the components are independent. The stages of a scheme still see states beyond a
     wall, before they are folded, so the coefficients must be defined a little way beyond it. Absorption is exact for
     constant drift and diffusion at any step, O(h) elsewhere; an absorbed path is held as a whole, where the straight
-    line through its step was at that time.
+    line through its step was at that time. A partly reflecting wall is as exact as long as no step reaches from it to
+    the other wall.
 
     Example: paths and density with the same walls.
 
@@ -162,7 +203,7 @@ class Walls:
         self.lower = tuple(-math.inf if v is None else checks.real("lower", v) for v in lowers)
         self.upper = tuple(math.inf if v is None else checks.real("upper", v) for v in uppers)
         self.kinds = tuple(
-            _open(_three(kind), low, high)
+            _open(_known(kind), low, high)
             for kind, low, high in zip(_boundaries(boundary, count), self.lower, self.upper, strict=True)
         )
         for low, high in zip(self.lower, self.upper, strict=True):
@@ -176,12 +217,11 @@ class Walls:
 
     @property
     def absorbing(self) -> tuple[tuple[int, float, float], ...]:
-        """(component, lower, upper) of the absorbing walls, −inf or inf where there is none."""
+        """(component, lower, upper) of the walls that take paths, wholly or partly, −inf or inf where there is none."""
         found = []
         for c, kinds, low, high in zip(self.components, self.kinds, self.lower, self.upper, strict=True):
-            if "absorbing" in kinds:
-                held = (low if kinds[0] == "absorbing" else -math.inf, high if kinds[1] == "absorbing" else math.inf)
-                found.append((c, *held))
+            if any(map(_takes, kinds)):
+                found.append((c, low if _takes(kinds[0]) else -math.inf, high if _takes(kinds[1]) else math.inf))
         return tuple(found)
 
     def check_passage(self, passage: Any) -> None:
@@ -192,7 +232,7 @@ class Walls:
             )
         for c, kinds, low, high in zip(self.components, self.kinds, self.lower, self.upper, strict=True):
             if c != passage.component:
-                if "absorbing" in kinds:
+                if any(map(_takes, kinds)):
                     raise ValueError(
                         f"FirstPassage of component {passage.component} beside an absorbing wall of component {c} "
                         "would count passages of paths that the wall ends in the same step; leave the wall out"
@@ -228,17 +268,26 @@ class Walls:
 
     def watcher(self, dtype: Any, context: StepContext) -> Recorder:
         """The compiled watcher that keeps the states inside, or holds the absorbed ones."""
-        kind = np.array([[_KINDS[name] for name in pair] for pair in self.kinds], np.int64)
+        kind = np.array([[4 if isinstance(k, Robin) else _KINDS[k] for k in pair] for pair in self.kinds], np.int64)
+        rate = np.array([[k.rate if isinstance(k, Robin) else 0.0 for k in pair] for pair in self.kinds])
         walls = zip(self.kinds, self.lower, self.upper, strict=True)
         wall = np.array([_numbers(*one, np.dtype(dtype)) for one in walls])
         component, dt = np.array(self.components, np.int64), np.array([context.dt])
         stack, flag, variance = np.empty((2, STACK)), np.empty(LANES, np.int64), np.empty(LANES)
         keep = (component, kind, wall, dt, stack, flag, variance)
         slots = [context.d, context.columns, len(component), *(a.ctypes.data for a in keep), int(bool(self.absorbing))]
-        return bound(_WALLS, dtype, slots, keep, _first_crossing=first_crossing, _spot_of=spot_of, _folded=folded)
+        slots.append(rate.ctypes.data)
+        text = _WALLS.replace("_LOW_DRAW", f"U64({LOW_DRAW})").replace("_HIGH_DRAW", f"U64({HIGH_DRAW})")
+        names = {"_first_crossing": first_crossing, "_spot_of": spot_of, "_folded": folded, "_push": push}
+        return bound(text, dtype, slots, (*keep, rate), **names)
 
 
-def _numbers(kinds: tuple[str, str], low: float, high: float, dtype: np.dtype) -> list[float]:
+def _takes(kind: Any) -> bool:
+    """Whether a wall takes paths, wholly or partly."""
+    return kind == "absorbing" or isinstance(kind, Robin)
+
+
+def _numbers(kinds: tuple[Any, Any], low: float, high: float, dtype: np.dtype) -> list[float]:
     """What the watcher reads of one pair of walls.
 
     lower, upper; the walls of the bridge; where a path is held, below and above; the least and the largest state
@@ -253,7 +302,7 @@ def _numbers(kinds: tuple[str, str], low: float, high: float, dtype: np.dtype) -
         bridge[0], put[0] = 2.0 * low - high, just_above
     elif kinds == ("absorbing", "reflecting"):
         bridge[1], put[1] = 2.0 * high - low, just_below
-    held = [low if absorbing[0] else -math.inf, high if absorbing[1] else math.inf]
+    held = [low if _takes(kinds[0]) else -math.inf, high if _takes(kinds[1]) else math.inf]
     least = float(dtype.type(low))
     least = least if least >= low else float(np.nextafter(dtype.type(low), dtype.type(np.inf)))
     most = float(dtype.type(high))
@@ -283,14 +332,17 @@ def _boundaries(boundary: Any, count: int) -> list[Any]:
     return [boundary] * count
 
 
-def _three(boundary: Any) -> tuple[str, str]:
+def _known(boundary: Any) -> tuple[Any, Any]:
     low, high = fokker_planck.walls(boundary)
-    for name in (low, high):
-        checks.choice("boundary", name, list(_KINDS)[1:])
+    for wall in (low, high):
+        if isinstance(wall, fokker_planck.Inflow):
+            raise ValueError("Inflow is for densities: paths start at t0, and none come in later; use 'reflecting'")
+        if not isinstance(wall, Robin):
+            checks.choice("boundary", wall, list(_KINDS)[1:])
     return low, high
 
 
-def _open(kinds: tuple[str, str], low: float, high: float) -> tuple[str, str]:
+def _open(kinds: tuple[Any, Any], low: float, high: float) -> tuple[Any, Any]:
     """Sides without a wall are of no kind."""
     if kinds[0] == "periodic" and not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("periodic walls need both lower and upper: they are one point of a circle")

@@ -1,0 +1,165 @@
+"""What a grid does not hold is said: cut domains, coarse cells, coefficients and starts that cannot be."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import sdesim as sde
+
+OU = sde.OrnsteinUhlenbeck(1.0, 0.0, 1.0)
+PLANE = sde.ito(lambda x, t: (-x[0], -2.0 * x[1]), lambda x, t: (1.0, 1.0), dim=2)
+
+
+def silent(process, p0, grid, span=(0, 1), **more):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return sde.evolve_density(process, p0, grid, span, **more)
+
+
+# ---- domains that cut -----------------------------------------------------------------------------------------------
+
+
+def test_a_density_that_runs_into_walls_nobody_asked_for_is_told():
+    grid = sde.Grid(-2.0, 2.0, 100)
+    p0 = sde.gaussian(grid, 0.0, 0.1)
+    with pytest.warns(UserWarning, match="the domain cuts it off") as told:
+        rho = sde.evolve_density(sde.Wiener(1.0), p0, grid, (0, 1))
+    share = 100 * rho.final[0] / rho.final.max()
+    assert [f"at t = 1 the density at the {side} wall is {share:.2g} % of its peak" in str(w.message) for side, w in
+            zip(("low", "high"), told, strict=True)] == [True, True]  # fmt: skip
+    assert f"with {100 * rho.final[0] * grid.spacing:.2g} % of the mass in the outermost cell" in str(told[0].message)
+    assert "pass boundary='reflecting' if the wall is meant" in str(told[0].message)
+    # said to be meant, or wide enough, it is no matter
+    np.testing.assert_array_equal(silent(sde.Wiener(1.0), p0, grid, boundary="reflecting").p, rho.p)
+    wide = sde.Grid(-5.0, 5.0, 250)
+    silent(sde.Wiener(1.0), sde.gaussian(wide, 0.0, 0.1), wide)
+
+
+def test_only_the_side_that_cuts_is_named():
+    process = sde.ito(lambda x, t: 2.0, lambda x, t: 0.5)
+    grid = sde.Grid(-3.0, 2.0, 200)
+    with pytest.warns(UserWarning, match="the domain cuts it off") as told:
+        sde.evolve_density(process, sde.gaussian(grid, 0.0, 0.1), grid, (0, 1))
+    assert len(told) == 1
+    assert "at the high wall" in str(told[0].message)
+
+
+def test_where_the_process_ends_by_itself_nothing_is_cut():
+    grid = sde.Grid(0.0, 6.0, 300)
+    square_root = sde.CoxIngersollRoss(1.0, 0.4, 0.8)
+    rho = silent(square_root, sde.gaussian(grid, 0.6, 0.1), grid, (0, 2))
+    assert rho.final[0] > 0.05 * rho.final.max()
+    silent(sde.GeometricBrownian(0.0, 0.5), sde.gaussian(grid, 1.0, 0.1), grid, (0, 0.5))
+    # and a start that fills its box belongs to it
+    box = sde.Grid(-1.0, 1.0, 50)
+    silent(sde.Wiener(1.0), np.full(50, 0.5), box)
+    silent(OU, np.full(50, 0.5), box)
+
+
+def test_transport_without_noise_is_cut_too():
+    grid = sde.Grid(-1.0, 1.0, 100)
+    with pytest.warns(UserWarning, match="at the high wall"):
+        sde.evolve_density(sde.ito(lambda x, t: 1.0, lambda x, t: 0.0), sde.gaussian(grid, 0.0, 0.1), grid, (0, 1))
+
+
+def test_cut_domains_and_starts_in_two_dimensions():
+    grid = sde.Grid((-4.0, -0.8), (4.0, 3.0), (40, 40))
+    p0 = sde.gaussian(grid, (0.0, 1.2), (0.4, 0.3))
+    with pytest.warns(UserWarning, match="the domain cuts it off") as told:
+        sde.evolve_density(PLANE, p0 / (p0.sum() * grid.cell_volume), grid, (0, 1), rtol=1e-3)
+    assert any("the density at the low wall of axis 1 is" in str(w.message) for w in told)
+    assert not any("axis 0" in str(w.message) for w in told)
+    grid = sde.Grid((-4.0, -1.0), (4.0, 4.0), (120, 60))
+    p0 = sde.gaussian(grid, (3.9, 1.2), (0.4, 0.3))
+    with pytest.warns(UserWarning, match=r"% of p0 lies in the boundary cells of axis 0: widen the domain"):
+        sde.evolve_density(PLANE, p0 / (p0.sum() * grid.cell_volume), grid, (0, 0.1), rtol=1e-3)
+
+
+# ---- cells too coarse -----------------------------------------------------------------------------------------------
+
+
+def test_cells_too_coarse_for_the_drift_say_how_many_would_do():
+    process = sde.ito(lambda x, t: 1.0, lambda x, t: 0.2)
+    grid = sde.Grid(-1.0, 3.0, 100)
+    with pytest.warns(UserWarning, match="strong against the diffusion") as told:
+        sde.evolve_density(process, sde.gaussian(grid, 0.0, 0.1), grid, (0, 1))
+    # Pe = h/2D = 1: Pe coth Pe − 1 = 31 %
+    assert "cells of 0.04 add 31 % to the diffusion" in str(told[0].message)
+    needed = int(str(told[0].message).split("about ")[1].split()[0])
+    finer = sde.Grid(-1.0, 3.0, needed)
+    silent(process, sde.gaussian(finer, 0.0, 0.1), finer)
+
+
+def test_cells_too_coarse_in_two_dimensions_name_their_axis():
+    process = sde.ito(lambda x, t: (0.1 - x[0], 1.0), lambda x, t: (1.0, 0.2), dim=2)
+    grid = sde.Grid((-4.0, -1.0), (4.0, 3.0), (30, 60))
+    with pytest.warns(UserWarning, match="of axis 1 add .* % to the diffusion"):
+        sde.evolve_density(process, sde.gaussian(grid, (0.0, 0.0), (0.4, 0.2)), grid, (0, 0.5), rtol=1e-3)
+
+
+def test_no_diffusion_along_an_axis_is_not_a_coarse_cell():
+    process = sde.UnderdampedLangevin(sde.targets.Gaussian([0.0], [[1.0]]))
+    grid = sde.Grid((-5.0, -5.0), (5.0, 5.0), 48)
+    silent(process, sde.gaussian(grid, (0.5, 0.0), (0.7, 0.7)), grid, (0, 0.2), rtol=1e-3)
+
+
+# ---- what cannot be -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["auto", "tr_bdf2"])
+def test_coefficients_that_are_not_numbers_are_told_with_the_place(method):
+    grid = sde.Grid(-1.0, 1.0, 20)
+    p0 = np.full(20, 0.5)
+    for process, message in (
+        (sde.ito(lambda x, t: 1.0 / np.maximum(x, 0.0), lambda x, t: 1.0), r"drift is inf at x = -0\.9\d*, t = 0"),
+        (sde.ito(lambda x, t: 0.0, lambda x, t: np.sqrt(x)), r"diffusion is nan at x = -0\.9\d*, t = 0"),
+        (sde.ito(lambda x, t: -x, lambda x, t: np.ones(7)), r"diffusion returned shape \(7,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sde.evolve_density(process, p0, grid, (0, 1), method=method)
+    later = sde.ito(lambda x, t: np.where(t > 0.5, np.nan, -x), lambda x, t: 1.0)
+    with pytest.raises(ValueError, match=r"drift is nan at x = .*, t = 0\.[5-9]"):
+        sde.evolve_density(later, p0, grid, (0, 1), boundary="reflecting")
+
+
+def test_coefficients_that_are_not_numbers_in_two_dimensions():
+    grid = sde.Grid((-1.0, -1.0), (1.0, 1.0), (8, 10))
+    p0 = np.full((8, 10), 0.25)
+    for process, message in (
+        (
+            sde.ito(lambda x, t: (np.sqrt(x[1]), 0.0), lambda x, t: (1.0, 1.0), dim=2),
+            r"drift is nan at x = \(.*, -0\.9\)",
+        ),
+        (sde.ito(lambda x, t: (0.0, 0.0), lambda x, t: (1.0, np.log(x[0])), dim=2), r"diffusion is nan at x = \(-0\."),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sde.evolve_density(process, p0, grid, (0, 1))
+
+
+def test_a_diffusivity_below_zero_is_told_with_the_place():
+    from sdesim.fokker_planck.operator import Coefficients
+
+    made = Coefficients(lambda x, t: 0.0, lambda x, t: 0.3 - x, sde.Grid(0.0, 1.0, 10), "reflecting")
+    with pytest.raises(ValueError, match=r"diffusion is negative at x = 0\.\d+, t = 2: D = -\d"):
+        made.at(2.0)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_starts_that_are_no_densities_say_by_how_much(dim):
+    grid = sde.Grid((-3.0,) * dim, (3.0,) * dim, (24,) * dim) if dim > 1 else sde.Grid(-3.0, 3.0, 24)
+    process, p0 = (OU, PLANE)[dim - 1], sde.gaussian(grid, 0.0, 0.5)
+    negative = p0.copy()
+    negative[(3,) * dim] = -0.25
+    place = "3" if dim == 1 else r"\(3, 3\)"
+    for start, message in (
+        (
+            0.83 * p0,
+            r"p0 integrates to 0\.83, expected 1 \(tol 1e-06\); pass p0 / \(p0\.sum\(\) \* grid\.cell_volume\)",
+        ),
+        (negative, f"p0 is negative in cell {place}: -0.25"),
+        (np.where(p0 == p0.max(), np.nan, p0), "p0 must be finite, got nan at index"),
+        (p0[:-1], "p0 has .* values, grid has"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sde.evolve_density(process, start, grid, (0, 1))
