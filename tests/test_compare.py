@@ -292,8 +292,8 @@ def test_marginal_of_a_density_of_two_dimensions():
     assert compare(x, rho, component=0).within_noise
     assert compare(x, rho, component=1).within_noise
     assert not compare(x[:, ::-1], rho, component=1).within_noise
-    with pytest.raises(ValueError, match=r"rho is a 2-D density.*component=0"):
-        compare(x, rho)
+    with pytest.raises(ValueError, match=r"shape \(50000,\), a 2-D density needs \(n, 2\); .*component=0"):
+        compare(x[:, 0], rho)
 
 
 def test_distribution_function_instead_of_a_density():

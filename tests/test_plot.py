@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+import sdesim as sde
 from sdesim import plot
 
 
@@ -45,6 +46,23 @@ def plane():
     return SimpleNamespace(grid=SimpleNamespace(edges=edges), t=np.array([1.0]), p=p[None], final=p)
 
 
+def turning(n_times=1):
+    """A rotating Gaussian with its current, as solved."""
+    process = sde.ito(lambda x, t: (-x[0] - 2 * x[1], 2 * x[0] - x[1]), lambda x, t: (1.0, 1.0), dim=2)
+    grid = sde.Grid((-3.0, -2.5), (3.0, 2.5), (48, 40))
+    p = np.stack([sde.gaussian(grid, 0.0, np.sqrt(0.5) + 0.1 * k) for k in range(n_times)])
+    p /= (p * grid.cell_volume).sum(axis=(1, 2), keepdims=True)
+    sides = (("reflecting", "reflecting"),) * 2
+    return sde.Density(np.arange(float(n_times)), p, grid, process, sides, np.zeros((n_times, 2, 2)), "given")
+
+
+def line():
+    process, grid = sde.OrnsteinUhlenbeck(1.0, 0.0, 1.0), sde.Grid(-4.0, 4.0, 80)
+    p = sde.gaussian(grid, 1.0, 0.5)
+    return sde.Density(np.zeros(1), p[None], grid, process, ("reflecting", "reflecting"), np.zeros((1, 2)), "given")
+
+
+POINTS = np.random.default_rng(7).standard_normal((20_000, 2)) * np.sqrt(0.5)
 SAMPLES = np.random.default_rng(2).standard_normal(20_000)
 
 FIGURES = {
@@ -57,6 +75,12 @@ FIGURES = {
     "compare": lambda ax: plot.compare(SAMPLES, normals([1.0]), ax),
     "compare_cdf": lambda ax: plot.compare(SAMPLES, ndtr, ax),
     "convergence": lambda ax: plot.convergence([0.1, 0.05, 0.01], {"a": [1, 0.5, 0.1]}, ax, orders=(1,)),
+    "compare_plane": lambda ax: plot.compare(POINTS, turning(), ax),
+    "current_plane": lambda ax: plot.current(turning(), ax),
+    "current_line": lambda ax: plot.current(line(), ax),
+    "spectrum": lambda ax: plot.spectrum([0.0, 0.5, 3.0, 4.0], ax),
+    "spectrum_complex": lambda ax: plot.spectrum(np.array([0.0, 1 + 2j, 1 - 2j]), ax),
+    "decay": lambda ax: plot.decay([0.0, 1.0, 2.0], {"a": [1, 0.5, 0.1], "b": [np.inf, 1, 0.2]}, ax, rates=[1.0]),
     "score_field": lambda ax: plot.score_field(lambda x, t: -x, -2, 2, ax),
 }
 
@@ -115,6 +139,86 @@ def test_maps_have_x_along_the_right_axis():
     np.testing.assert_array_equal(values, rho.p.T)
     assert ax.get_xlim() == pytest.approx((0.1, 1.0))
     assert ax.get_ylim() == pytest.approx((-6, 6))
+
+
+def test_contours_of_a_map_enclose_their_share():
+    from sdesim.plot.canvas import enclosing
+
+    rho = turning()
+    levels = enclosing(rho.final, rho.grid.cell_volume)
+    for share, level in zip((0.99, 0.9, 0.5), levels, strict=True):
+        assert (rho.final[rho.final >= level] * rho.grid.cell_volume).sum() == pytest.approx(share, abs=0.01)
+        # of a normal law with variance 1/2: p > (1 − share) of the peak
+        assert level == pytest.approx((1 - share) / np.pi, abs=0.01)
+    found = plot.density(rho)
+    np.testing.assert_allclose(found.collections[1].levels, sorted(levels))
+    assert [text.get_text() for text in found.texts] == ["99 %", "90 %", "50 %"]
+
+
+def test_frames_share_a_scale_and_spread_over_the_times():
+    rho = turning(9)
+    axes = plot.frames(rho, n=4)
+    assert [ax.get_title() for ax in axes] == ["$t = 0$", "$t = 3$", "$t = 5$", "$t = 8$"]
+    images = [ax.collections[0] for ax in axes]
+    assert len({image.get_clim() for image in images}) == 1
+    np.testing.assert_array_equal(images[1].get_array().reshape(40, 48), rho.p[3].T)
+    given = plt.subplots(1, 3)[1]
+    assert list(plot.frames(rho, given, n=3)) == list(given)
+    lines = plot.frames(rho, component=1, n=2)
+    np.testing.assert_allclose(lines[1].lines[0].get_ydata(), rho.marginal(1)[8])
+    assert len(plot.frames(normals([0.1, 0.2, 0.4]))) == 3
+
+
+def test_current_arrows_turn_with_the_current():
+    ax = plot.current(turning(), n=16)
+    (arrows,) = [c for c in ax.collections if hasattr(c, "U")]
+    x, y, u, v = arrows.X, arrows.Y, arrows.U, arrows.V
+    turn = (x * v - y * u) / (np.hypot(x, y) * np.hypot(u, v))
+    assert turn.min() > 0.9  # anticlockwise everywhere: J = 2 p (−y, x)
+    p = np.exp(-(x**2) - y**2) / np.pi
+    np.testing.assert_allclose(np.hypot(u, v), 2 * p * np.hypot(x, y), rtol=0.15)
+    np.testing.assert_allclose(plot.current(line()).lines[1].get_ydata(), line().current())
+    still = turning()
+    assert plot.current(quiet(still)).get_title(loc="left") == "at rest"
+
+
+def quiet(rho):
+    """The same density without a current."""
+    zero = tuple(0.0 * j for j in rho.current())
+    return SimpleNamespace(grid=rho.grid, t=np.array([np.inf]), p=rho.p, current=lambda k: zero)
+
+
+def test_deviations_show_a_wrong_correlation():
+    rho = turning()
+    text = plot.compare(POINTS, rho).texts[0].get_text()
+    assert "within noise" in text
+    turned = np.stack([POINTS[:, 0], 0.2 * POINTS[:, 0] + np.sqrt(0.96) * POINTS[:, 1]], axis=1)
+    ax = plot.compare(turned, rho)
+    assert "beyond noise" in ax.texts[0].get_text()
+    edges = ax.collections[0].get_coordinates()
+    x, y = (0.25 * (e[1:, 1:] + e[:-1, 1:] + e[1:, :-1] + e[:-1, :-1]) for e in (edges[..., 0], edges[..., 1]))
+    z = ax.collections[0].get_array().reshape(x.shape)
+    assert np.ma.mean(z[x * y > 0.3]) > 0.3  # more in the quadrants where x and y have one sign
+    assert np.ma.mean(z[x * y < -0.3]) < -0.3
+
+
+def test_spectrum_names_the_gap():
+    ax = plot.spectrum(SimpleNamespace(rates=np.array([0.0, 0.25, 3.0])))
+    assert ax.get_legend_handles_labels()[1] == ["gap 0.25, relaxation time 4"]
+    assert plot.spectrum([0.0]).get_legend() is None
+    ax = plot.spectrum(np.array([1e-15, 1 + 2j, 1 - 2j]))
+    assert ax.get_ylabel() == "frequency, Im"
+    assert "gap 1," in ax.get_legend_handles_labels()[1][0]
+
+
+def test_decay_draws_references_of_the_given_rates():
+    t = np.linspace(0, 3, 31)
+    ax = plot.decay(t, {"one": np.exp(-2 * t), "two": np.where(t < 1, np.inf, np.exp(-t))}, rates=[2.0])
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["one", "two", "rate 2"]
+    assert len(ax.lines[1].get_xdata()) == 21
+    np.testing.assert_allclose(ax.lines[2].get_ydata() / ax.lines[0].get_ydata(), 1.5)
+    assert ax.get_yscale() == "log"
 
 
 def test_compare_shows_histogram_density_and_verdict():
@@ -191,6 +295,10 @@ def test_images_are_laid_out_row_by_row():
             lambda: plot.score_field(lambda x, t: x[:, 0], -1, 1),
             r"returned shape \(484,\), expected \(484, 2\)",
         ),
+        (lambda: plot.spectrum([0.0, np.nan]), "modes must hold finite rates"),
+        (lambda: plot.decay([0.0, 1.0], [1.0]), r"curves\[''\] has shape \(1,\), expected \(2,\)"),
+        (lambda: plot.decay([0.0, 1.0], {"a": [0.0, np.inf]}), r"curves\['a'\] must be > 0 and finite somewhere"),
+        (lambda: plot.frames(turning(3), plt.subplots(1, 2)[1], n=3), "axes must hold one for each of the 3 frames"),
         (lambda: plot.images(np.zeros((2, 15))), "not of square pictures"),
         (lambda: plot.images(np.zeros((2, 4, 4, 2))), r"expected \(n, height, width\[, 3\]\)"),
     ],

@@ -1,6 +1,6 @@
 r"""Distances of counts from cell probabilities, and the value that chance gives each.
 
-A partition of the line into cells of probability q_i, and n samples counted into them: c_i. Under q each
+A partition into cells of probability q_i, and n samples counted into them: c_i. Under q each
 c_i is binomial (n, q_i), which fixes the mean of every distance below exactly or to a known order, and
 its standard deviation in the Gaussian limit. :mod:`sdesim.compare` is the public face of these functions
 and states the definitions.
@@ -21,7 +21,7 @@ LATTICE_SHIFT = 0.5825971579390107  # −ζ(1/2)/√(2π)
 
 
 class Cells(NamedTuple):
-    """Probabilities and counts of a partition of the line: below the grid, its cells, above it."""
+    """Probabilities and counts of a partition: on the line below the grid, its cells, above it."""
 
     q: np.ndarray
     counts: np.ndarray
@@ -131,22 +131,37 @@ def wasserstein(cells: Cells, edges: np.ndarray) -> tuple[float, float, float, f
 
 def moments(cells: Cells, edges: np.ndarray, sideless: bool, level: float) -> list[tuple[float, float]]:
     """Mean and variance of the cell centres, each as (z, limit of |z|); a sideless outside has no say."""
-    from scipy.special import ndtri
-
-    q, n = cells.q, cells.n
+    q = cells.q
     x = np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]])
     present = np.ones(q.size, bool)
     present[-1] = not sideless
     x = x - (q @ (x * present)) / (q @ present)
+    of_mean = _deviation(cells, x * present, level)
+    return [of_mean, _deviation(cells, (x**2 - (q @ (x**2 * present)) / (q @ present)) * present, level)]
+
+
+def covariance(cells: Cells, axes: tuple[np.ndarray, np.ndarray], level: float) -> tuple[float, float]:
+    """The covariance of the centres of boxes, q and counts (n_x, n_y), as (z, limit of |z|); the outside has no say."""
+    q, n = cells.q, cells.n
+    x, y = ((edges[1:] + edges[:-1]) / 2 for edges in axes)
+    inside = q.sum()
+    x, y = x - q.sum(axis=1) @ x / inside, y - q.sum(axis=0) @ y / inside
+    product = np.outer(x, y)
+    g = np.append((product - (q * product).sum() / inside).ravel(), 0.0)
+    beyond, away = max(0.0, 1.0 - float(inside)), n - int(cells.counts.sum())
+    return _deviation(Cells(np.append(q.ravel(), beyond), np.append(cells.counts.ravel(), away), n), g, level)
+
+
+def _deviation(cells: Cells, g: np.ndarray, level: float) -> tuple[float, float]:
+    """(sample mean of g − its mean under q) in standard deviations, and the quantile, widened for its skewness."""
+    from scipy.special import ndtri
+
+    q, n = cells.q, cells.n
     quantile = -float(ndtri(level / 2))
-    out = []
-    for g in (x * present, (x**2 - (q @ (x**2 * present)) / (q @ present)) * present):
-        g = g - q @ g
-        sd = math.sqrt(q @ g**2)
-        off = float((cells.counts / n - q) @ g)
-        if sd == 0:
-            out.append((0.0 if off == 0 else math.copysign(math.inf, off), quantile))
-            continue
-        skewness = abs(float(q @ g**3)) / sd**3 / math.sqrt(n)
-        out.append((off * math.sqrt(n) / sd, quantile + (quantile**2 - 1) * skewness / 6))
-    return out
+    g = g - q @ g
+    sd = math.sqrt(q @ g**2)
+    off = float((cells.counts / n - q) @ g)
+    if sd == 0:
+        return 0.0 if off == 0 else math.copysign(math.inf, off), quantile
+    skewness = abs(float(q @ g**3)) / sd**3 / math.sqrt(n)
+    return off * math.sqrt(n) / sd, quantile + (quantile**2 - 1) * skewness / 6
