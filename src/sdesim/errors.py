@@ -11,3 +11,11 @@ class CompileError(TypeError):
 
 class MemoryLimitError(MemoryError):
     """The result would not fit into memory; the message proposes a smaller one."""
+
+
+class TrainingError(RuntimeError):
+    """A training ended in a loss that is no number; ``fit`` has the last good weights."""
+
+    def __init__(self, message: str, fit: object = None) -> None:
+        super().__init__(message)
+        self.fit = fit

@@ -1,0 +1,37 @@
+"""Matrix products on one thread of the linear algebra library.
+
+BLAS libraries start threads of their own inside a product. Those threads fight with ours, end every product with a
+spinning barrier, and may change the order of a sum with their number. Inside :func:`single_threaded` the library works
+on one thread, and parallelism is ours: over rows, over blocks of paths, over columns of a gradient.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+_lock = threading.Lock()
+_state: dict[str, Any] = {"controller": None, "inside": 0, "limit": None}
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """BLAS on one thread; may be entered by many threads at once and inside itself.
+
+    The number of BLAS threads belongs to the whole process: the first to enter sets it, the last to leave restores it.
+    """
+    with _lock:
+        if _state["inside"] == 0:
+            if _state["controller"] is None:
+                import threadpoolctl
+
+                _state["controller"] = threadpoolctl.ThreadpoolController().select(user_api="blas")
+            _state["limit"] = _state["controller"].limit(limits=1)
+        _state["inside"] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _state["inside"] -= 1
+            if _state["inside"] == 0:
+                _state["limit"].restore_original_limits()

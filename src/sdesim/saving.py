@@ -1,0 +1,47 @@
+"""Save and load: networks as plain numbers in one file, without pickle."""
+
+from typing import Any
+
+from .core import storage
+from .score.network import ScoreMLP
+
+_KINDS = {"ScoreMLP": ScoreMLP}
+
+
+def save(obj: Any, path: Any) -> None:
+    """Write a network to a file, whole or not at all.
+
+    The file is an npz archive without pickled objects: arrays, and a header in JSON with their SHA-256.
+
+    Raises
+    ------
+    TypeError
+        For anything but a ``ScoreMLP`` (of a fit, save ``fit.score``), and for a network whose noising process is not
+        one of the library's own.
+    """
+    name = type(obj).__name__
+    if _KINDS.get(name) is not type(obj):
+        hint = "; save fit.score" if hasattr(obj, "losses") else ""
+        raise TypeError(f"save takes {', '.join(_KINDS)}, got {name}{hint}")
+    settings, arrays = obj.stored()
+    storage.write(path, name, settings, arrays)
+
+
+def load(path: Any, *, max_bytes: int = storage.MAX_BYTES) -> Any:
+    """What :func:`save` wrote.
+
+    Nothing in the file is run, and nothing in it is believed: sizes, types and digests are checked before memory is
+    asked for.
+
+    Raises
+    ------
+    ValueError
+        Where the file is no such file, is damaged, holds another kind of object, or is larger than ``max_bytes``.
+    """
+    kind, settings, arrays = storage.read(path, max_bytes=max_bytes)
+    if kind not in _KINDS:
+        raise ValueError(f"{path} holds a {kind}, which load does not make; it makes {', '.join(_KINDS)}")
+    try:
+        return _KINDS[kind].restored(settings, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a {kind}: {error}") from None

@@ -1,0 +1,145 @@
+"""Files of networks: the same bits come back, and nothing in a file is believed."""
+
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+import sdesim as sde
+from sdesim.core import storage
+from sdesim.score.head import Head
+from test_network import VP, network, points
+
+
+def test_save_and_load_and_pickle_keep_the_bits(tmp_path):
+    for kind, process in (("edm", VP), ("noise", sde.VarianceExploding(0.02, 9.0)), ("plain", None)):
+        net = network(kind=kind, dtype=np.float32)
+        net = net.with_parameters(net.parameters, head=Head(kind, process, np.arange(3.0), 2.5, 1e-3))
+        sde.save(net, tmp_path / "net.npz")
+        x, t, _ = points(10)
+        for other in (sde.load(tmp_path / "net.npz"), pickle.loads(pickle.dumps(net))):
+            assert (other(x, t) == net(x, t)).all()
+            assert other.parameters.dtype == net.dtype
+            assert not other.parameters.flags.writeable
+
+
+def test_what_cannot_be_saved(tmp_path):
+    with pytest.raises(TypeError, match="save takes ScoreMLP, got dict"):
+        sde.save({}, tmp_path / "x.npz")
+
+    class Own(sde.VariancePreserving):
+        pass
+
+    net = network()
+    net = net.with_parameters(net.parameters, head=Head("edm", Own(), np.zeros(3)))
+    with pytest.raises(TypeError, match="cannot be saved"):
+        sde.save(net, tmp_path / "x.npz")
+    with pytest.raises(FileNotFoundError, match="folder"):
+        sde.save(network(), tmp_path / "no" / "x.npz")
+
+
+def rewritten(path, change):
+    """The file with its members passed through ``change(name, bytes)``."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in change(members).items():
+            archive.writestr(name, content)
+    path.write_bytes(out.getvalue())
+
+
+def header_with(**changes):
+    def change(members):
+        header = json.loads(members["header"])
+        for key, value in changes.items():
+            place, *rest = key.split("__")
+            if rest:
+                header[place][rest[0]] = value
+            else:
+                header[place] = value
+        return {**members, "header": json.dumps(header).encode()}
+
+    return change
+
+
+def flipped(members):
+    content = bytearray(members["parameters.npy"])
+    content[-3] ^= 1
+    return {**members, "parameters.npy": bytes(content)}
+
+
+def pickled(members):
+    out = io.BytesIO()
+    np.save(out, np.array([print], dtype=object), allow_pickle=True)
+    return {**members, "parameters.npy": out.getvalue()}
+
+
+def boasting(members):
+    """An array that claims a petabyte."""
+    header = json.loads(members["header"])
+    header["arrays"]["parameters"]["shape"] = [2**47]
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": "<f8", "fortran_order": False, "shape": (2**47,)})
+    return {**members, "header": json.dumps(header).encode(), "parameters.npy": out.getvalue() + b"0" * 64}
+
+
+def infinite(members):
+    with_it = np.full(network().parameters.size, np.inf)
+    out = io.BytesIO()
+    np.save(out, with_it)
+    header = json.loads(members["header"])
+    header["arrays"]["parameters"]["sha256"] = storage._digest(with_it)
+    return {
+        "header": json.dumps(header).encode(),
+        "parameters.npy": out.getvalue(),
+        "centre.npy": members["centre.npy"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flipped, "digest"),
+        (pickled, "not what the header says|bytes, expected|format"),
+        (boasting, "bytes, expected"),
+        (infinite, "not finite"),
+        (lambda members: {"parameters.npy": members["parameters.npy"]}, "no header"),
+        (lambda members: {**members, "extra.npy": b"x"}, "members are not those"),
+        (lambda members: {**members, "header": b"[" * 100_000}, "not a file of sdesim: maximum recursion"),
+        (lambda members: {**members, "header": b"{}"}, "format is None"),
+        (lambda members: {**members, "header": b" " * 2**21}, "its header has"),
+        (header_with(kind="os"), "which load does not make"),
+        (header_with(settings__hidden=[10**9, 10**9]), "parameters, more than"),
+        (header_with(settings__hidden=[4]), "do not make a network"),
+        (header_with(settings__activation="exec"), "activation must be one of"),
+        (header_with(settings__head={"kind": "edm", "process": {"name": "os.system", "fields": {}}}), "describe"),
+        (header_with(settings={}), "does not describe"),
+    ],
+)
+def test_a_file_of_an_attacker_is_refused(tmp_path, change, message):
+    path = tmp_path / "net.npz"
+    sde.save(network(), path)
+    rewritten(path, change)
+    with pytest.raises(ValueError, match=message):
+        sde.load(path)
+
+
+def test_other_files_and_limits(tmp_path):
+    path = tmp_path / "net.npz"
+    path.write_bytes(b"not an archive")
+    with pytest.raises(ValueError, match="not a file of sdesim"):
+        sde.load(path)
+    with pytest.raises(FileNotFoundError):
+        sde.load(tmp_path / "none.npz")
+    sde.save(network(), path)
+    with pytest.raises(ValueError, match="more than the limit"):
+        sde.load(path, max_bytes=100)
+    whole = path.read_bytes()
+    for size in (10, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"net\.npz"):
+            sde.load(path)
