@@ -17,7 +17,8 @@ EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py
 def test_example(path, tmp_path):
     run = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
-        cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg"}, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg", "SDESIM_EXAMPLE_PATHS": "200000"},
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()

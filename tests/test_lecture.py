@@ -259,7 +259,7 @@ class Broken(sde.ReverseProcess):
         }[self.slip]
 
 
-@pytest.mark.filterwarnings("ignore:the drift is strong")  # a slip can blow the drift up
+@pytest.mark.filterwarnings("ignore:the drift is strong", "ignore:at t = ")  # a slip can blow the drift up
 @pytest.mark.parametrize("slip", ["no divergence", "the score's sign", "half the score", "the score at s"])
 def test_a_slip_in_the_reverse_drift_is_seen(forward, slip):
     broken = type("Slipped", (Broken,), {"slip": slip})(forward.process, forward.score, forward.horizon)
