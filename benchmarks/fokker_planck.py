@@ -230,6 +230,7 @@ def f4c() -> Iterator[Any]:
     process = ito(lambda x, t: -x, lambda x, t: 1.0)
     grid = Grid((-4, -4, -4), (4, 4, 4), 128)
     p0 = gaussian(grid, (1, 0, -1), 0.5)
+    p0 /= p0.sum() * grid.cell_volume  # 2e-9 of it lies outside
 
     def run(k: int) -> Density:
         return evolve_density(process, p0, grid, (0, 0.02 * k), n_steps=k)
@@ -344,6 +345,7 @@ def f8() -> Iterator[Any]:
     grid = Grid(-5, 5, 1000)
     mean, variance = law(2.0)
     p0, judge = gaussian(grid, mean, math.sqrt(variance)), against(gaussian(grid, 1.5, 0.1), grid)
+    p0 /= p0.sum() * grid.spacing
     yield "sdesim characteristics", "1000 cells", lambda: evolve_density(process, p0, grid, (0, 2)), judge
 
 
