@@ -257,6 +257,22 @@ def test_no_density_falls_below_zero_and_no_mass_is_lost(shape, wall, noise, tur
     np.testing.assert_allclose(totals, 1.0, rtol=0, atol=1e-12)
 
 
+def test_where_smaller_steps_do_not_keep_it_positive_damped_ones_do(monkeypatch):
+    coefficients = box((58, 11), mixed=False, turn=-9.6, noise=1.5)
+    m = np.zeros((58, 11))
+    m[4, 5] = 1.0
+    exact = splitting.evolve(coefficients, m, 0.0, [1.0], 1e-7).m[-1]
+    for halvings in (splitting.HALVINGS, 0):
+        monkeypatch.setattr(splitting, "HALVINGS", halvings)
+        found = splitting.evolve(coefficients, m, 0.0, [1.0], 5e-4)
+        damped = sum(count for stretch in found.steps for _, count, damp in stretch if damp)
+        assert found.n_rejected > 0
+        assert (damped > 2) == (halvings == 0)
+        assert found.m.min() >= 0.0
+        assert found.m.sum() == pytest.approx(1.0, abs=1e-12)
+        assert abs(found.m[-1] - exact).sum() < 5e-3
+
+
 # ---- control of the step --------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ With coefficients that depend on time A is that of the middle of the step, which
 **Damped start.** θ = ½ leaves alone what is rough on the scale of the cells (Rannacher 1984). Each of the first two
 steps is two half steps m → Π (m + dt/2 (mixed part) m + dt/2 s), the axes in one order and then in the other, which
 damp it and keep m >= 0 (where nothing is mixed). They are of first order, but their number is fixed: the order stays
-two, and Richardson extrapolation leaves O(dt³) of them. They use the same factors.
+two, and Richardson extrapolation leaves O(dt³) of them. With θ = ½ they use the same factors.
 
 **Axes without diffusion** are transported instead (``transport``): half a step along each of them, a whole step of the
 rest, half a step again in reverse order (Strang 1968), the halves of consecutive steps joined where the flow is
@@ -24,13 +24,13 @@ constant.
 **Steps** are taken in pairs, and a pair is compared with one step of twice the size: that differs by six times the
 error of a step. With constant coefficients e^(tA) and, nearly, each step contract in L1: the error of a step can only
 fall from one to the next, and few pairs need be compared. A step that brings p below 0 by more than rounding is halved,
-up to four times, and then replaced by a damped one.
+twice at most, and then replaced by a damped one.
 
-**Stability.** In two dimensions both formulas are stable for any step. In three there is no such formula for drift
-without diffusion (in 't Hout & Welfert 2007): waves that travel along the diagonal of the axes, v dt/h of each about
-one, grow by up to 5/3 a step; with more diffusion than drift (|Im z| <= |Re z| for the eigenvalues z of each axis)
-nothing grows. The comparison of steps sees such growth; with a given number of steps it shows as negative p, and is
-reported.
+**Stability.** In two dimensions both formulas are stable for any step. In three neither is for drift without diffusion,
+nor is that of modified Craig-Sneyd: waves that drift along the diagonal of the axes grow, by up to 5/3 a step (1.9 with
+mixed derivatives) where each axis carries them nearly half their length a step; with more diffusion than drift
+(|Im z| <= |Re z| for the eigenvalues z of each axis) nothing grows. The comparison of steps sees such growth; with a
+given number of steps it shows as negative p, and is reported.
 """
 
 import math
@@ -52,7 +52,7 @@ DAMPED_STEPS = 2
 # Pairs between two comparisons, at most.
 MAX_UNCHECKED = 32
 # How often a step is halved because of negative p before a damped one takes its place, and for how many pairs.
-HALVINGS, CAUTIOUS = 4, 8
+HALVINGS, CAUTIOUS = 2, 8
 
 
 class Stretch(NamedTuple):
