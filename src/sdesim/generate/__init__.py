@@ -1,0 +1,1 @@
+"""Generating samples with learned and exact scores, and judging them."""
