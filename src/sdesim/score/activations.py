@@ -3,9 +3,11 @@ r"""Activation functions with two derivatives, fused with the bias, over a tile 
     silu       φ(z) = z/(1 + e^{−z})
     tanh       φ(z) = tanh z
     softplus   φ(z) = ln(1 + e^z)
+    relu       φ(z) = max(z, 0)
 
 The first derivative is what reverse and tangent passes multiply with; score matching, which differentiates a derivative
-once more, takes the second. All are smooth, as score matching needs (a ReLU's divergence knows nothing of its biases).
+once more, takes the second. ``NAMES`` are those of scores, smooth as score matching needs them (a ReLU's divergence
+knows nothing of its biases); classifiers have ReLUs.
 The exponential is the library's own: the loops run in vector registers and give the same bits on every machine.
 """
 
@@ -45,7 +47,12 @@ def _functions(number: Any) -> dict[str, Any]:
         s = s if z >= zero else one - s
         return (z if z > zero else zero) + log(one + e), s, s * (one - s)
 
-    return {"silu": silu, "tanh": tangens, "softplus": softplus}
+    @njit(inline="always", error_model="numpy")
+    def relu(z):
+        positive = z > zero
+        return (z if positive else zero), (one if positive else zero), zero
+
+    return {"silu": silu, "tanh": tangens, "softplus": softplus, "relu": relu}
 
 
 _TEXT = """\

@@ -10,14 +10,15 @@ from . import kernels
 from .passes import Phase, each
 
 PIECE = 2**18
-DECAYS = ("cosine", "linear", "none")
+DECAYS = ("cosine", "linear", "one_cycle", "none")
 
 
 class Adam:
     r"""Steps of Adam (Kingma & Ba 2015) on a vector, cut into pieces that do not depend on the number of threads.
 
     The rate rises linearly over ``warm_up`` steps, then falls to 0 along half a cosine ("cosine"), stays until half
-    of the steps and falls linearly ("linear"), or stays ("none"). ``clip`` bounds the norm of the gradient, ``decay``
+    of the steps and falls linearly ("linear"), falls linearly at once ("one_cycle", after Smith & Topin 2019), or stays
+    ("none"). ``clip`` bounds the norm of the gradient, ``decay``
     pulls the weights to 0 apart from the gradient (Loshchilov & Hutter 2019). ``average`` follows the weights with
     the factor min(ema, (1 + k)/(10 + k)) after k steps.
     """
@@ -55,6 +56,8 @@ class Adam:
             fall = 0.5 * (1.0 + math.cos(math.pi * done))
         elif self.schedule == "linear":
             fall = min(1.0, 2.0 * (1.0 - done))
+        elif self.schedule == "one_cycle":
+            fall = min(1.0, (self.n_steps - step) / max(1, self.n_steps - self.warm_up))
         return self.rate * rise * fall
 
     def prepare(self, step: int) -> None:
