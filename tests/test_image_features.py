@@ -220,7 +220,7 @@ def test_a_kept_file_that_does_not_fit(tmp_path):
 
 
 def test_a_loss_that_is_no_number():
-    with pytest.raises(TrainingError, match="the loss became .* lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"the loss became .* lower learning_rate"):
         image_classifier(stripes(64), kind="mlp", hidden=(8,), learning_rate=1e30, **RECIPE)
 
 

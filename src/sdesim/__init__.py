@@ -34,6 +34,7 @@ from .fokker_planck.cells import gaussian as gaussian
 from .fokker_planck.cells import point_mass as point_mass
 from .fokker_planck.grid import Grid as Grid
 from .generate import data as data
+from .generate import metrics as metrics
 from .grid_function import GridFunction as GridFunction
 from .integrate.brownian import BrownianPath as BrownianPath
 from .integrate.brownian import brownian_increments as brownian_increments

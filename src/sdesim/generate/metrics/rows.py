@@ -1,0 +1,53 @@
+"""Sets of points as rows, checked, and the distances between them."""
+
+from typing import Any
+
+import numpy as np
+
+from ...core.cache import kernel
+from ...core.elementary import wide_vectors
+
+LANES = 512
+
+
+def rows(name: str, value: Any, *, fewest: int = 2) -> np.ndarray:
+    """Points (n, d) as float64; (n,) is one dimension, and what has more axes than two is flattened."""
+    x = np.asarray(getattr(value, "images", value))
+    if x.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    if x.ndim == 0 or len(x) < fewest or x.size == 0:
+        raise ValueError(f"{name} has shape {x.shape}, expected (n, d) with n >= {fewest}")
+    out = np.ascontiguousarray(x.reshape(len(x), -1), dtype=np.float64)
+    finite = np.isfinite(out).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{name} must be finite; row {int(np.argmin(finite))} is not ({int((~finite).sum())} in all)")
+    return out
+
+
+def pair(x: Any, y: Any, names: tuple[str, str] = ("x", "y"), *, fewest: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of points of one dimension."""
+    first, second = rows(names[0], x, fewest=fewest), rows(names[1], y, fewest=fewest)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"{names[0]} has {first.shape[1]} numbers a row and {names[1]} has {second.shape[1]}; they must be as many"
+        )
+    return first, second
+
+
+@kernel(fastmath=("contract",))
+def distances(x, y, out):
+    """|x_i − y_j| for rows x (n, d) and columns y (d, m), by differences: equal points have the distance 0."""
+    wide_vectors()
+    d, m = y.shape
+    for start in range(0, m, LANES):
+        stop = min(start + LANES, m)
+        for i in range(x.shape[0]):
+            sums = out[i, start:stop]
+            sums[:] = 0.0
+            for k in range(d):
+                at, others = x[i, k], y[k, start:stop]
+                for j in range(stop - start):
+                    off = others[j] - at
+                    sums[j] += off * off
+            for j in range(stop - start):
+                sums[j] = np.sqrt(sums[j])
