@@ -78,9 +78,8 @@ class ImageReport:
             )  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         sides = [str.ljust, *[str.rjust] * (len(head) - 1)]
-        return "\n".join(
-            "  ".join(side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)) for line in table
-        )
+        lines = [[side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)] for line in table]
+        return "\n".join(map("  ".join, lines))
 
 
 def image_report(
