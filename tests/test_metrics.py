@@ -352,6 +352,8 @@ def test_the_table_of_a_set_of_pictures():
         metrics.image_report(noise, train, test, [judges[0], judges[0]])
     with pytest.raises(ValueError, match="samples has 9 numbers a picture, the training pictures have 64"):
         metrics.image_report(np.zeros((5, 9)), train, test, judges)
+    with pytest.raises(ValueError, match="samples must not be called 'test', which is the name of a row of real"):
+        metrics.image_report({"test": noise}, train, test, judges)
     with pytest.raises(TypeError, match="classifiers must be one or more"):
         metrics.image_report(noise, train, test, [])
 

@@ -79,8 +79,8 @@ def nearest_neighbour_rmse(samples: Any, train: Any) -> Neighbours:
     ----------
     samples, train : (m, d) and (n, d)
     """
-    x, y = pair(samples, train, ("samples", "train"), fewest=1)
-    centre = y.mean(axis=0)
+    x, y = pair(samples, train, ("samples", "train"), fewest=1, short=True)
+    centre = y.mean(axis=0, dtype=np.float64).astype(y.dtype)
     found = np.zeros(len(x), np.intp)
     best = np.full(len(x), np.inf, np.float32)
     at = (x - centre).astype(np.float32)
@@ -95,5 +95,5 @@ def nearest_neighbour_rmse(samples: Any, train: Any) -> Neighbours:
             smallest = d[np.arange(len(x)), nearest]
             closer = smallest < best
             best[closer], found[closer] = smallest[closer], lo + nearest[closer]
-    rmse = np.sqrt(((x - y[found]) ** 2).mean(axis=1))
+    rmse = np.sqrt(((x.astype(np.float64) - y[found]) ** 2).mean(axis=1))
     return Neighbours(float(np.median(rmse)), rmse, found)

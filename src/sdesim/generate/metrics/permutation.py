@@ -139,7 +139,7 @@ def floor(
     n_repeats : int
         How often to draw anew.
     """
-    first, second = pair(train, test, ("train", "test"))
+    first, second = pair(train, test, ("train", "test"), short=True)
     sizes = [
         min(len(first), len(second)) if n is None else checks.integer("n", n, minimum=2, below=len(first) + 1),
         len(second) if n_test is None else checks.integer("n_test", n_test, minimum=2, below=len(second) + 1),

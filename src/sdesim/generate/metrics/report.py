@@ -120,8 +120,11 @@ def image_report(
     for name, x in given.items():
         if x.shape[1] != d:
             raise ValueError(f"{name} has {x.shape[1]} numbers a picture, the training pictures have {d}")
-    for n in sorted({min(len(x), len(train)) for x in given.values()}):
-        given[f"train, {n}"] = train.images[np.sort(choose(seed, CHOICES, len(train))[:n])]
+    floors = {f"train, {n}": n for n in sorted({min(len(x), len(train)) for x in given.values()})}
+    taken = [name for name in given if name in {*floors, "test"}]
+    if taken:
+        raise ValueError(f"samples must not be called {taken[0]!r}, which is the name of a row of real pictures")
+    given |= {name: train.images[np.sort(choose(seed, CHOICES, len(train))[:n])] for name, n in floors.items()}
     reference = {name: judge.features(test) for name, judge in judges.items()}
     last = list(judges)[-1]
 

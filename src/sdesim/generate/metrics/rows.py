@@ -10,23 +10,29 @@ from ...core.elementary import wide_vectors
 LANES = 512
 
 
-def rows(name: str, value: Any, *, fewest: int = 2) -> np.ndarray:
-    """Points (n, d) as float64; (n,) is one dimension, and what has more axes than two is flattened."""
+def rows(name: str, value: Any, *, fewest: int = 2, short: bool = False) -> np.ndarray:
+    """Points (n, d) as float64; (n,) is one dimension, and what has more axes than two is flattened.
+
+    With ``short``, float32 stays what it is: pictures by the thousand are not copied.
+    """
     x = np.asarray(getattr(value, "images", value))
     if x.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
     if x.ndim == 0 or len(x) < fewest or x.size == 0:
         raise ValueError(f"{name} has shape {x.shape}, expected (n, d) with n >= {fewest}")
-    out = np.ascontiguousarray(x.reshape(len(x), -1), dtype=np.float64)
+    kind = np.float32 if short and x.dtype == np.float32 else np.float64
+    out = np.ascontiguousarray(x.reshape(len(x), -1), dtype=kind)
     finite = np.isfinite(out).all(axis=1)
     if not finite.all():
         raise ValueError(f"{name} must be finite; row {int(np.argmin(finite))} is not ({int((~finite).sum())} in all)")
     return out
 
 
-def pair(x: Any, y: Any, names: tuple[str, str] = ("x", "y"), *, fewest: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    x: Any, y: Any, names: tuple[str, str] = ("x", "y"), *, fewest: int = 2, short: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of points of one dimension."""
-    first, second = rows(names[0], x, fewest=fewest), rows(names[1], y, fewest=fewest)
+    first, second = (rows(name, z, fewest=fewest, short=short) for name, z in zip(names, (x, y), strict=True))
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"{names[0]} has {first.shape[1]} numbers a row and {names[1]} has {second.shape[1]}; they must be as many"
