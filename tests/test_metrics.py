@@ -35,7 +35,7 @@ def apart(x, y):
 # ---- two samples: brute force and closed forms
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(2, 2, 1), (50, 37, 3), (300, 520, 2)])
+@pytest.mark.parametrize(("n", "m", "d"), [(2, 2, 1), (50, 37, 3), (300, 520, 2), (40, 150, 1100)])
 def test_energy_and_mmd_are_their_sums(n, m, d, monkeypatch):
     x, y = clouds(n, m, d)
     # the mean over pairs of different points
@@ -154,6 +154,21 @@ def test_many_labellings_at_once_are_as_one_by_one(name, monkeypatch):
     one = metrics.permutation_test(x, y, metric, n_permutations=30, seed=4, workers=1)
     assert (several.null == one.null).all()
     assert (metrics.permutation_test(x, y, metric, n_permutations=30, seed=5).null != one.null).all()
+
+
+def test_progress_and_interruption(monkeypatch):
+    x, y = clouds(300, 300, 2)
+    seen = []
+    metrics.permutation_test(x, y, n_permutations=3, workers=1, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(256, 600), (512, 600), (600, 600)]
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdesim.core.blocks._wait", stopped)
+    for call in (metrics.energy_distance, metrics.sliced_wasserstein, metrics.coverage):
+        with pytest.raises(KeyboardInterrupt):
+            call(x, y)
 
 
 def test_equal_points_count_as_equal_distances():
@@ -324,7 +339,10 @@ def test_the_table_of_a_set_of_pictures():
         for kind, hidden in (("mlp", (24, 12)), ("cnn", (12,)))
     ]
     noise = 3.0 * np.random.default_rng(2).standard_normal((100, 8, 8))
-    report = metrics.image_report({"noise": noise, "fresh": striped(100, 3)}, train, test, judges)
+    seen = []
+    sets = {"noise": noise, "fresh": striped(100, 3)}
+    report = metrics.image_report(sets, train, test, judges, progress=lambda *done: seen.append(done))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [row.name for row in report.rows] == ["noise", "fresh", "train, 100", "test"]
     row, clipped = report["noise"], np.clip(noise, -1, 1).astype(np.float32)
     for judge in judges:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core import blas, blocks, checks
+from ...core import blas, checks
 from ...core.blocks import Block
-from .rows import distances, pair
+from .rows import by_blocks, distances, pair
 
 _ROWS = 128
 _SEARCHED = 4096
@@ -51,9 +51,7 @@ def coverage(samples: Any, reference: Any, *, k: int = 5) -> Coverage:
     k = checks.integer("k", k, minimum=1, below=len(data))
     n, m = len(data), len(drawn)
     columns = (np.ascontiguousarray(data.T), np.ascontiguousarray(drawn.T))
-    tasks = [Block(lo, min(_ROWS, n - lo), lo) for lo in range(0, n, _ROWS)]
-    parts, _ = blocks.run(_covered, tasks, (data, *columns, k), workers=blocks.available_cores())
-    inside = np.concatenate(parts)
+    inside = np.concatenate(by_blocks(_covered, n, _ROWS, (data, *columns, k)))
     expected = 1.0 - float(np.prod([(n - i) / (m + n - i) for i in range(1, k + 1)]))
     return Coverage(float((inside > 0).mean()), float(inside.sum() / (k * m)), expected)
 

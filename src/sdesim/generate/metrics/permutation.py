@@ -56,6 +56,7 @@ def permutation_test(
     n_permutations: int = 499,
     seed: int | None = 0,
     workers: int | None = None,
+    progress: Any = False,
 ) -> PermutationTest:
     """Test whether two samples have one law.
 
@@ -68,7 +69,7 @@ def permutation_test(
         once a permutation.
     n_permutations : int
         The p-value is a multiple of 1/(1 + n_permutations).
-    seed, workers
+    seed, workers, progress
         Of the permutations; the result does not depend on the number of threads.
     """
     first, second = pair(x, y)
@@ -83,7 +84,7 @@ def permutation_test(
     if isinstance(metric, functools.partial) and not metric.args:
         function, options = metric.func, metric.keywords
     if function in _MANY:
-        found = _MANY[function](pooled, labels, workers=workers, **options)
+        found = _MANY[function](pooled, labels, workers=workers, progress=progress, **options)
     else:
         found = np.array([float(metric(pooled[chosen], pooled[~chosen])) for chosen in labels])
     statistic, null = float(found[0]), found[1:]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core import checks
+from ...core import blocks, checks
 from ..classifier import ImageClassifier
 from ..data import Images
 from .neighbours import nearest_neighbour_rmse
@@ -90,6 +90,7 @@ def image_report(
     *,
     n_nearest: int = 1000,
     seed: int = 0,
+    progress: Any = False,
 ) -> ImageReport:
     """Measure generated pictures, and as many real ones beside them.
 
@@ -107,6 +108,8 @@ def image_report(
         Of how many samples the nearest training picture is sought.
     seed : int
         Of the choice of training pictures.
+    progress : bool, or a function of (done, total)
+        Over the rows of the table.
     """
     judges = dict(classifiers) if isinstance(classifiers, Mapping) else {one.kind: one for one in classifiers}
     if not judges or not all(isinstance(judge, ImageClassifier) for judge in judges.values()):
@@ -115,7 +118,7 @@ def image_report(
         raise ValueError("classifiers of one kind need names; give a mapping from names to classifiers")
     n_nearest, seed = checks.integer("n_nearest", n_nearest, minimum=1), checks.seed(seed)
     sets = dict(samples) if isinstance(samples, Mapping) else {"samples": samples}
-    given = {name: rows(name, value).astype(np.float32) for name, value in sets.items()}
+    given = {name: np.clip(rows(name, value), -1.0, 1.0).astype(np.float32) for name, value in sets.items()}
     d = train.images.shape[1]
     for name, x in given.items():
         if x.shape[1] != d:
@@ -128,13 +131,12 @@ def image_report(
     reference = {name: judge.features(test) for name, judge in judges.items()}
     last = list(judges)[-1]
 
-    def measured(name: str, x: np.ndarray, is_reference: bool = False) -> ImageQuality:
-        x = np.clip(x, -1.0, 1.0)
+    def measured(name: str, x: np.ndarray) -> ImageQuality:
         found = {key: judge.judge(x) for key, judge in judges.items()}
         p = found[last].probabilities
         shares = class_shares(p)
         distances = {
-            key: np.nan if is_reference else frechet_distance(one.features, reference[key])
+            key: np.nan if x is test.images else frechet_distance(one.features, reference[key])
             for key, one in found.items()
         }
         return ImageQuality(
@@ -143,5 +145,12 @@ def image_report(
             total_variation(x, train.shape),
         )  # fmt: skip
 
-    lines = [measured(name, x) for name, x in given.items()]
-    return ImageReport((*lines, measured("test", test.images, True)))
+    bar = blocks.progress_bar(progress, len(given) + 1, " sets")
+    lines = []
+    try:
+        for name, x in [*given.items(), ("test", test.images)]:
+            lines.append(measured(name, x))
+            bar.update(1)
+    finally:
+        bar.close()
+    return ImageReport(tuple(lines))

@@ -1,13 +1,14 @@
 """Sets of points as rows, checked, and the distances between them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ...core import blocks
+from ...core.blocks import Block
 from ...core.cache import kernel
 from ...core.elementary import wide_vectors
-
-LANES = 512
 
 
 def rows(name: str, value: Any, *, fewest: int = 2, short: bool = False) -> np.ndarray:
@@ -40,20 +41,40 @@ def pair(
     return first, second
 
 
+def by_blocks(
+    task: Callable[..., Any], n: int, size: int, arguments: tuple[Any, ...], workers: int | None = None,
+    progress: Any = False, unit: str = " points",
+) -> list[Any]:  # fmt: skip
+    """``task(block, *arguments)`` on several threads for blocks of at most ``size`` of 0 … n − 1, in order.
+
+    Ctrl-C raises KeyboardInterrupt: part of a sum is no answer.
+    """
+    tasks = [Block(lo, min(size, n - lo), lo) for lo in range(0, n, size)]
+    threads = blocks.check_executor(None, workers)
+    parts, whole = blocks.run(task, tasks, arguments, workers=threads, progress=progress, unit=unit)
+    if not whole:
+        raise KeyboardInterrupt
+    return parts
+
+
 @kernel(fastmath=("contract",))
 def distances(x, y, out):
     """|x_i − y_j| for rows x (n, d) and columns y (d, m), by differences: equal points have the distance 0."""
     wide_vectors()
     d, m = y.shape
-    for start in range(0, m, LANES):
-        stop = min(start + LANES, m)
+    lanes = min(512, max(64, 131072 // d // 64 * 64))  # of y that stay in the second-level cache
+    near = np.empty((d, lanes))
+    for start in range(0, m, lanes):
+        size = min(lanes, m - start)
+        for k in range(d):
+            near[k, :size] = y[k, start : start + size]
         for i in range(x.shape[0]):
-            sums = out[i, start:stop]
+            sums = out[i, start : start + size]
             sums[:] = 0.0
             for k in range(d):
-                at, others = x[i, k], y[k, start:stop]
-                for j in range(stop - start):
+                at, others = x[i, k], near[k, :size]
+                for j in range(size):
                     off = others[j] - at
                     sums[j] += off * off
-            for j in range(stop - start):
+            for j in range(size):
                 sums[j] = np.sqrt(sums[j])

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core import blas, blocks, checks, stream
+from ...core import blas, checks, stream
 from ...core.blocks import Block
 from ...core.cache import kernel
-from .rows import distances, pair
+from .rows import by_blocks, distances, pair
 
 _ROWS = 256
 _COLUMNS = 256  # permutations that are worked on at once
@@ -76,28 +76,29 @@ def _as_they_are(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 # ---- for many labellings (B, N) of pooled points (N, d): which of them are x, equally many in each
 
 
-def energies(pooled: np.ndarray, is_x: np.ndarray, *, workers: int | None = None) -> np.ndarray:
+def energies(pooled: np.ndarray, is_x: np.ndarray, *, workers: int | None = None, progress: Any = False) -> np.ndarray:
     """The energy distance of every labelling, (B,)."""
-    return _between(pooled, is_x, None, workers)
+    return _between(pooled, is_x, None, workers, progress)
 
 
 def discrepancies(
-    pooled: np.ndarray, is_x: np.ndarray, *, bandwidth: float | None = None, workers: int | None = None
-) -> np.ndarray:
+    pooled: np.ndarray, is_x: np.ndarray, *, bandwidth: float | None = None, workers: int | None = None,
+    progress: Any = False,
+) -> np.ndarray:  # fmt: skip
     """The squared MMD of every labelling, (B,)."""
     width = median_distance(pooled) if bandwidth is None else checks.real("bandwidth", bandwidth, above=0.0)
-    return -_between(pooled, is_x, width, workers)
+    return -_between(pooled, is_x, width, workers, progress)
 
 
-def _between(pooled: np.ndarray, is_x: np.ndarray, width: float | None, workers: int | None) -> np.ndarray:
+def _between(
+    pooled: np.ndarray, is_x: np.ndarray, width: float | None, workers: int | None, progress: Any
+) -> np.ndarray:
     """2 mean(x, y) − mean(x, x′) − mean(y, y′) of the distances, or of a Gaussian of them."""
     n_all, n = len(pooled), int(is_x[0].sum())
     m = n_all - n
     columns, labels = np.ascontiguousarray(pooled.T), np.ascontiguousarray(is_x.T)
     with blas.single_threaded():
-        parts, _ = blocks.run(
-            _block, _cut(n_all, _ROWS), (pooled, columns, labels, width), workers=blocks.check_executor(None, workers)
-        )
+        parts = by_blocks(_block, n_all, _ROWS, (pooled, columns, labels, width), workers, progress)
     within, of_x, total = (np.sum([part[k] for part in parts], axis=0) for k in range(3))
     between, rest = of_x - within, total - 2.0 * of_x + within
     return 2.0 * between / (n * m) - within / (n * (n - 1)) - rest / (m * (m - 1))
@@ -128,10 +129,6 @@ def _block(
     return within, of_x, float(by_row.sum())
 
 
-def _cut(n: int, size: int) -> list[Block]:
-    return [Block(lo, min(size, n - lo), lo) for lo in range(0, n, size)]
-
-
 def median_distance(pooled: np.ndarray) -> float:
     """The median distance between points; of some of them, which do not depend on their order, where there are many.
 
@@ -151,8 +148,9 @@ def median_distance(pooled: np.ndarray) -> float:
 
 
 def sliced(
-    pooled: np.ndarray, is_x: np.ndarray, *, n_projections: int = 200, seed: int = 0, workers: int | None = None
-) -> np.ndarray:
+    pooled: np.ndarray, is_x: np.ndarray, *, n_projections: int = 200, seed: int = 0, workers: int | None = None,
+    progress: Any = False,
+) -> np.ndarray:  # fmt: skip
     """The sliced Wasserstein distance of every labelling, (B,)."""
     count = checks.integer("n_projections", n_projections, minimum=1)
     draws = stream.normals(checks.seed(seed), stream.INITIAL, count, pooled.shape[1], first_path=DIRECTIONS)[:, :, 0]
@@ -162,10 +160,8 @@ def sliced(
     order = np.argsort(along, axis=1, kind="stable")
     along = np.take_along_axis(along, order, axis=1)
     n = int(is_x[0].sum())
-    parts, _ = blocks.run(
-        _slices, _cut(len(is_x), 8), (along, order, np.ascontiguousarray(is_x), n),
-        workers=blocks.check_executor(None, workers),
-    )  # fmt: skip
+    arguments = (along, order, np.ascontiguousarray(is_x), n)
+    parts = by_blocks(_slices, len(is_x), 8, arguments, workers, progress, " permutations")
     return np.sqrt(np.concatenate(parts))
 
 
