@@ -232,6 +232,9 @@ def test_a_folder_that_is_missing_empty_or_damaged(tmp_path):
         data.image_folder(tmp_path / "none", 8)
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         data.image_folder(tmp_path, 8)
+    write_png(tmp_path / "deep.png", np.full((8, 8), 40_000, np.uint16))
+    with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a colour"):
+        data.image_folder(tmp_path, 8)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     with pytest.raises(ValueError, match=r"broken\.png cannot be read as a picture"):
         data.image_folder(tmp_path, 8)

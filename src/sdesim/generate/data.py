@@ -228,7 +228,7 @@ def image_folder(path: Any, size: int | tuple[int, int], *, grey: bool = False) 
     FileNotFoundError
         Where there is no such folder, or no picture in it.
     ValueError
-        Where a file is no picture, or has more than 2²⁶ pixels.
+        Where a file is no picture, has more than 2²⁶ pixels, or more than 8 bits a colour.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # matplotlib depends on it
 
@@ -247,6 +247,8 @@ def image_folder(path: Any, size: int | tuple[int, int], *, grey: bool = False) 
             with Image.open(file) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise ValueError(f"{file} has {picture.width} x {picture.height} pixels, more than {MAX_PIXELS}")
+                if picture.mode[0] in "IF":  # Pillow would cut everything above 255 off
+                    raise ValueError(f"{file} has more than 8 bits a colour; save it with 8")
                 upright = ImageOps.exif_transpose(picture).convert("L" if grey else "RGB")
                 fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
