@@ -292,9 +292,12 @@ def test_the_error_estimate_is_bounded_for_stiff_modes():
     op = Coefficients(lambda x, t: 0.0, lambda x, t: 1.0, grid, "reflecting").at(0.0)
     mode = np.where(np.arange(100) % 2, 1.0, -1.0)
     dt = 1e6 / np.abs(op.bands[1]).max()
-    factors = steppers._factor(op.bands, 1.0, steppers.ALPHA * dt, False)
-    slope = steppers._apply(op.bands, mode, op.inflow)
-    q, _, _, error = steppers._step(mode, slope, op.bands, op.bands, op.inflow, factors, factors, dt, False)
+    bands, exits = op.bands, op.absorption
+    factors = steppers._factor(bands, exits, False, 1.0, steppers.ALPHA * dt, False)
+    slope = steppers._apply(bands, exits, False, mode, op.inflow)
+    q, _, _, error = steppers._step(
+        mode, slope, bands, exits, bands, exits, op.inflow, factors, factors, dt, False
+    )  # fmt: skip
     assert np.abs(q).sum() < 1e-3 * 100
     assert error < 2 * 100
 
