@@ -42,10 +42,10 @@ def warn_of_cut(start: np.ndarray, m: np.ndarray, grid: Grid, crosses: Callable[
         least, least_before = WALL_DENSITY * float(p.max()), WALL_DENSITY * float(before.max())
         for end, name in ((0, "low"), (-1, "high")):
             if p[end] > least and before[end] <= least_before and crosses(k, end):
-                share, inside = 100 * WALL_DENSITY * p[end] / least, 100 * p[end] * grid.widths[k][end]
+                share, inside = _percent(WALL_DENSITY * p[end] / least), _percent(p[end] * grid.widths[k][end])
                 _warn(
-                    f"at t = {t:g} the density at the {name} wall{_of_axis(grid, k)} is {share:.2g} % of its peak, "
-                    f"with {inside:.2g} % of the mass in the outermost cell: the domain cuts it off. Widen the domain, "
+                    f"at t = {t:g} the density at the {name} wall{_of_axis(grid, k)} is {share} % of its peak, "
+                    f"with {inside} % of the mass in the outermost cell: the domain cuts it off. Widen the domain, "
                     "or pass boundary='reflecting' if the wall is meant"
                 )
 
@@ -71,7 +71,7 @@ def warn_of_upwinding(m: np.ndarray, grid: Grid, cells: Iterable[tuple[Any, Any]
             needed = math.ceil(grid.shape[k] * share / UPWIND_SHARE)
             _warn(
                 f"the drift is strong against the diffusion: cells of {np.max(grid.widths[k]):g}{_of_axis(grid, k)} "
-                f"add {100 * share:.2g} % to the diffusion where the density is; about {needed} cells bring that below "
+                f"add {_percent(share)} % to the diffusion where the density is; about {needed} cells bring that below "
                 f"{100 * UPWIND_SHARE:g} % (richardson=True does not)"
             )
 
@@ -80,6 +80,10 @@ def _profile(m: np.ndarray, grid: Grid, k: int) -> np.ndarray:
     """The density of component k."""
     others = tuple(j for j in range(grid.dim) if j != k)
     return np.asarray((m.sum(axis=others) if others else m) / grid.widths[k])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
 def _of_axis(grid: Grid, k: int) -> str:

@@ -233,7 +233,7 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 def evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> np.ndarray:
     with np.errstate(all="ignore"):
-        values = np.asarray(coefficient(x, t), dtype=np.float64)
+        values = real(name, coefficient(x, t))
         if values.shape != x.shape:
             if values.size != 1:
                 raise ValueError(f"{name} returned shape {values.shape}, expected {x.shape} or a number")
@@ -244,8 +244,23 @@ def evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> np
         finite = np.isfinite(values.sum())
     if not finite and not np.isfinite(values).all():
         i = int(np.argmin(np.isfinite(values)))
-        raise ValueError(f"{name} is {values[i]} at x = {x[i]:g}, t = {t:g}; it must be finite inside the grid")
+        raise ValueError(not_finite(name, values, (i,), f"{x[i]:g}", t))
     return values
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """A coefficient as an array of float64."""
+    values = np.asarray(value)
+    if values.dtype.kind in "cSU":
+        raise TypeError(f"{name} must return real numbers, got dtype {values.dtype}")
+    return values.astype(np.float64, copy=False)
+
+
+def not_finite(name: str, values: np.ndarray, index: tuple[Any, ...], place: str, t: float) -> str:
+    """What is said of a coefficient that is nan or infinite at one point, and at how many more."""
+    more = int(np.count_nonzero(~np.isfinite(values))) - 1
+    also = f" and at {more} more of {values.size} points" if more else ""
+    return f"{name} is {values[index]} at x = {place}, t = {t:g}{also}; it must be finite inside the grid"
 
 
 @kernel
