@@ -117,6 +117,16 @@ def test_coefficients_that_depend_on_time_run_backwards():
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2.0, atol=0.1)
 
 
+def test_formulas_that_read_the_time_are_only_asked_within_the_span():
+    grid = sde.Grid(-4.0, 4.0, 200)
+    process = sde.ito(lambda x, t: -x + 0.0 * np.sqrt(1.0 - t) * np.sqrt(t), lambda x, t: 1.0)
+    u = sde.evolve_expectation(process, lambda x: x, grid, (0.0, 1.0), method="cf14")
+    assert u(1.1) == pytest.approx(1.1 * np.exp(-1.0), abs=1e-3)
+    pulse = sde.ito(lambda x, t: np.where((t > 0.4) & (t < 0.5), -x, 0.0), lambda x, t: 1.0)
+    with pytest.raises(ValueError, match="coefficients that do not depend on time"):
+        sde.evolve_expectation(pulse, lambda x: x, grid, (0.0, 1.0), method="cf14")
+
+
 def test_round_a_circle_with_a_current():
     # e^{ix} under constant drift v: E cos(X_t) = e^{−D t} cos(x + v t)
     process = sde.ito(lambda x, t: 2.0 + 0 * x, lambda x, t: 0.6)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from .core import checks
-from .evolution import _bar, _save_times
+from .evolution import PROBES, _bar, _save_times
 from .fokker_planck import adjoint
 from .fokker_planck.boundary import walls, walls_of_axes
 from .fokker_planck.cells import cell_averages
 from .fokker_planck.grid import Grid
 from .grid_function import GridFunction
-from .on_grid import PROBES, box_coefficients, check_process, line_coefficients
+from .on_grid import box_coefficients, check_process, line_coefficients
 from .passage import _known
 
 METHODS = ("auto", "cf14", "tr_bdf2", "splitting")
@@ -163,7 +163,7 @@ def evolve_expectation(
 
 
 def _engine(line: Any, autonomous: bool, method: str, t0: float, t1: float, count: int | None) -> tuple[str, bool]:
-    constant = autonomous or (method == "cf14" and line.constant([t0 + p * (t1 - t0) for p in (0.0, *PROBES)]))
+    constant = autonomous or (method == "cf14" and line.constant([t0 + share * (t1 - t0) for share in PROBES]))
     circulates = constant and line.at(t1).circulates
     if method == "cf14":
         if not constant:
