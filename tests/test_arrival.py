@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 import sdesim as sde
+from matrices import dense
 from sdesim.fokker_planck import contour
 from sdesim.fokker_planck.operator import Coefficients
 
@@ -41,13 +42,6 @@ BINS = in_bins(EDGES)
 
 def distance(found, exact=BINS):
     return float(np.abs(np.diff(found.cdf, axis=0) - exact).sum())
-
-
-def dense(operator):
-    n = operator.bands.shape[1]
-    a, i = np.diag(operator.bands[1]), np.arange(n - 1)
-    a[i + 1, i], a[i, i + 1] = operator.bands[0, 1:], operator.bands[2, :-1]
-    return a
 
 
 def by_exponential(operator, m, times):

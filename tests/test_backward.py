@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import expm_multiply
 
 import sdesim as sde
+from matrices import dense
 from sdesim.fokker_planck import adjoint, adjoint_box
 from sdesim.fokker_planck.sparse import matrix
 from sdesim.on_grid import box_coefficients, line_coefficients
@@ -138,15 +139,6 @@ def test_round_a_circle_with_a_current():
     still = sde.evolve_expectation(sde.Wiener(), np.cos, grid, (0.0, 1.0), boundary="periodic")
     assert still.method == "cf14"
     np.testing.assert_allclose(still(x), np.exp(-0.5) * np.cos(x), atol=1e-4)
-
-
-def dense(operator):
-    n = len(operator.widths)
-    a, i = np.zeros((n, n)), np.arange(n)
-    a[i, i] += operator.bands[1]
-    a[i, (i - 1) % n] += operator.bands[0]
-    a[i, (i + 1) % n] += operator.bands[2]
-    return a
 
 
 @settings(max_examples=25, deadline=None)

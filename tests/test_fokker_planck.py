@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matrices import dense
 from sdesim.fokker_planck import advection, cells, operator, steppers
 from sdesim.fokker_planck.boundary import walls
 from sdesim.fokker_planck.grid import Grid
@@ -23,15 +24,6 @@ def gaussian(grid, mean, std):
 
 def point_mass(grid, x):
     return cells.point_mass(grid, x) * grid.spacing
-
-
-def dense(op):
-    n = op.bands.shape[1]
-    a, i = np.zeros((n, n)), np.arange(n)
-    a[i, i] += op.bands[1]
-    a[i, (i - 1) % n] += op.bands[0]
-    a[i, (i + 1) % n] += op.bands[2]
-    return a
 
 
 def ring(circulation):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sdesim as sde
+from matrices import dense
 from sdesim.fokker_planck import tridiagonal
 from sdesim.fokker_planck.operator import Coefficients
 from sdesim.fokker_planck.steppers import ALPHA
@@ -67,8 +68,7 @@ def test_factors_and_products_do_not_read_the_diagonal(turned, walls):
     grid = sde.Grid(-1.0, 2.0, 12)
     operator = Coefficients(lambda x, t: 3.0 * np.sin(2.0 * x), lambda x, t: 0.5 + x * x, grid, walls).at(0.0)
     lower, diagonal, upper = operator.bands
-    a = np.diag(diagonal) + np.diag(lower[1:], -1) + np.diag(upper[:-1], 1)
-    bands = operator.bands
+    a, bands = dense(operator), operator.bands
     if turned:
         a, bands = a.T, np.stack([np.roll(upper, 1), diagonal, np.roll(lower, -1)])
     bands = bands.copy()
