@@ -223,6 +223,7 @@ def test_a_start_may_be_a_number_cells_or_a_function():
         ({"boundary": (sde.Inflow(1.0), "absorbing")}, "Inflow lets them start later"),
         ({"method": "contours"}, "did you mean 'contour'"),
         ({"start": 1.5}, "outside the grid"),
+        ({"grid": sde.Grid((-1, -1), (1, 1), 8)}, "a start in 2 dimensions is a point of 2 numbers, .* got 0.0"),
         ({"start": np.ones(7)}, "p0 has 7 values, grid has 50 cells"),
         ({"rtol": 0.0}, "rtol must be > 0"),
         ({"process": sde.ito(lambda x, t: t, lambda x, t: 1.0), "method": "contour"}, "do not depend on time"),

@@ -326,6 +326,7 @@ def test_steps_are_counted_and_shared_among_saved_times():
         ({"method": "cf14", "n_steps": 3}, "takes no steps"),
         ({"process": SEASON, "method": "cf14"}, "coefficients that do not depend on time"),
         ({"process": sde.ito(lambda x, t: -x, lambda x, t: 0.0)}, "follow the path with simulate"),
+        ({"f": lambda x: 1.0 if x > 0 else 0.0}, "f works on single numbers, and here it is evaluated on arrays"),
     ],
 )
 def test_what_cannot_be_answered_says_why(arguments, message):

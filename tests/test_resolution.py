@@ -76,6 +76,24 @@ def test_cut_domains_and_starts_in_two_dimensions():
         sde.evolve_density(PLANE, p0 / (p0.sum() * grid.cell_volume), grid, (0, 0.1), rtol=1e-3)
 
 
+def test_a_domain_that_cuts_a_stationary_density_is_told():
+    for grid, process, where in (
+        (sde.Grid(-1.0, 5.0, 60), OU, "low wall is"),
+        (sde.Grid((-1.0, -5.0), (5.0, 5.0), 30), PLANE, "low wall of axis 0 is"),
+    ):
+        with pytest.warns(UserWarning, match=f"at rest the density at the {where} .* % of its peak") as told:
+            rho = sde.stationary_density(process, grid)
+        assert len(told) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            meant = sde.stationary_density(process, grid, "reflecting")
+        np.testing.assert_array_equal(meant.p, rho.p)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sde.stationary_density(OU, sde.Grid(-5.0, 5.0, 60))
+        sde.stationary_density(sde.CoxIngersollRoss(2.0, 1.0, 0.5), sde.Grid(0.0, 6.0, 300))
+
+
 # ---- cells too coarse -----------------------------------------------------------------------------------------------
 
 

@@ -179,10 +179,12 @@ class Coefficients:
         cells = np.maximum(cells, floor)
         bands, w, rates = _bands(mu, faces, cells, self.gaps, widths, floor, self.periodic)
         sides = (self.low, self.high)
-        absorption = rates[0] * [_leaves(wall, *rate) for wall, rate in zip(sides, rates.T, strict=True)]
-        bands[1, 0] -= absorption[0]
-        bands[1, -1] -= absorption[1]
-        inflow = np.array([wall.flux if isinstance(wall, Inflow) else 0.0 for wall in sides])
+        absorption, inflow = np.zeros(2), np.zeros(2)
+        for i, wall in enumerate(sides):
+            if wall not in ("reflecting", "periodic"):
+                absorption[i] = rates[0, i] * _leaves(wall, rates[0, i], rates[1, i])
+                inflow[i] = wall.flux if isinstance(wall, Inflow) else 0.0
+                bands[1, -i] -= absorption[i]
         return Operator(bands, w, cells, widths, absorption, inflow, self.periodic)
 
 
