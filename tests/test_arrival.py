@@ -135,7 +135,7 @@ def test_order_in_the_cells_whether_the_start_is_on_a_centre_or_not(richardson, 
 
 
 def test_fine_cells_lose_no_digits():
-    # pivots found by subtraction lose them like h^−2: 2e-10 on 1001 cells, 4e-9 on 4001
+    # pivots found by subtraction lose them like h^−2: 2e-10 on 1001 cells, 2e-9 on 4001
     for n in (1001, 4001):
         found = sde.first_passage_density(DRIFTING, sde.Grid(-1, 1, n), 0.0, (0, 3))
         assert found.method == "contour"
