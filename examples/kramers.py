@@ -55,8 +55,8 @@ assert abs(rate - gap) < 3.0 * error
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
 left.plot(heights, np.divide(found, exact), "ko-", heights, kramers / exact, "s-")
 left.legend(["grid", "Kramers' formula"])
-left.set(xlabel="barrier $b$", ylabel="over the double integral", title="overdamped: mean time to the top")
-fig.colorbar(middle.pcolormesh(*phases[1].edges, times[1].mean.T), ax=middle)
+left.set(xlabel="barrier $b$", ylabel="ratio to the double integral", title="overdamped: mean time to the top")
+fig.colorbar(middle.pcolormesh(*phases[1].edges, times[1].mean.T), ax=middle, label="mean time")
 middle.set(xlabel="$q$", ylabel="$v$", title="underdamped: mean time to $q = 0$")
 lags = paths.reductions[0].lags
 right.semilogy(lags, np.transpose(curves), "C0", linewidth=0.5)

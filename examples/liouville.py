@@ -55,7 +55,8 @@ for ax, p, title in zip(axes[0], (p0, carried.final, upwind), ("start", "after o
     ax.set(aspect="equal", xlabel="x", ylabel="y", title=f"{title}: peak {p.max():.1f}")
 axes[0, 3].plot(line.centers, sde.gaussian(line, 0.3, 0.04), "0.6", line.centers, rho.final, "C0")
 axes[0, 3].plot(line.centers, exact, "k--")
-axes[0, 3].set(xlabel="x", title="logistic growth, t = 0 and 2")
+axes[0, 3].legend(["start", "solved", "exact"])
+axes[0, 3].set(xlabel="x", ylabel="density", title="logistic growth, t = 0 and 2")
 for ax, p, t in zip(axes[1], flow.p, times, strict=True):
     ax.pcolormesh(*phase.edges, np.sqrt(p).T)
     ax.set(xlabel="angle", ylabel="speed" if t == 0.0 else "", title=f"pendulum, t = {t:g} (√p)")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import expm_multiply
 
 import sdesim as sde
+from matrices import dense
 from sdesim.fokker_planck import adjoint, adjoint_box
 from sdesim.fokker_planck.sparse import matrix
 from sdesim.on_grid import box_coefficients, line_coefficients
@@ -117,6 +118,16 @@ def test_coefficients_that_depend_on_time_run_backwards():
     np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 2.0, atol=0.1)
 
 
+def test_formulas_that_read_the_time_are_only_asked_within_the_span():
+    grid = sde.Grid(-4.0, 4.0, 200)
+    process = sde.ito(lambda x, t: -x + 0.0 * np.sqrt(1.0 - t) * np.sqrt(t), lambda x, t: 1.0)
+    u = sde.evolve_expectation(process, lambda x: x, grid, (0.0, 1.0), method="cf14")
+    assert u(1.1) == pytest.approx(1.1 * np.exp(-1.0), abs=1e-3)
+    pulse = sde.ito(lambda x, t: np.where((t > 0.4) & (t < 0.5), -x, 0.0), lambda x, t: 1.0)
+    with pytest.raises(ValueError, match="coefficients that do not depend on time"):
+        sde.evolve_expectation(pulse, lambda x: x, grid, (0.0, 1.0), method="cf14")
+
+
 def test_round_a_circle_with_a_current():
     # e^{ix} under constant drift v: E cos(X_t) = e^{−D t} cos(x + v t)
     process = sde.ito(lambda x, t: 2.0 + 0 * x, lambda x, t: 0.6)
@@ -128,15 +139,6 @@ def test_round_a_circle_with_a_current():
     still = sde.evolve_expectation(sde.Wiener(), np.cos, grid, (0.0, 1.0), boundary="periodic")
     assert still.method == "cf14"
     np.testing.assert_allclose(still(x), np.exp(-0.5) * np.cos(x), atol=1e-4)
-
-
-def dense(operator):
-    n = len(operator.widths)
-    a, i = np.zeros((n, n)), np.arange(n)
-    a[i, i] += operator.bands[1]
-    a[i, (i - 1) % n] += operator.bands[0]
-    a[i, (i + 1) % n] += operator.bands[2]
-    return a
 
 
 @settings(max_examples=25, deadline=None)
@@ -324,6 +326,7 @@ def test_steps_are_counted_and_shared_among_saved_times():
         ({"method": "cf14", "n_steps": 3}, "takes no steps"),
         ({"process": SEASON, "method": "cf14"}, "coefficients that do not depend on time"),
         ({"process": sde.ito(lambda x, t: -x, lambda x, t: 0.0)}, "follow the path with simulate"),
+        ({"f": lambda x: 1.0 if x > 0 else 0.0}, "f works on single numbers, and here it is evaluated on arrays"),
     ],
 )
 def test_what_cannot_be_answered_says_why(arguments, message):

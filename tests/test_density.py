@@ -444,6 +444,15 @@ def test_the_repr_is_one_line():
     assert text == "Density(Formula, t = 1, 50 cells, cf14, mass 1)"
 
 
+def test_the_bar_ends_with_the_span(capsys):
+    # a bar that went beyond its end, because a time is told twice or told again, would warn
+    process, grid = ou(), Grid((-4, -4), (4, 4), 24)
+    p0 = gaussian(grid, (0, 0), 0.5)
+    rho = evolve_density(process, p0 / (p0.sum() * grid.cell_volume), grid, (0, 1), rtol=1e-3, progress=True)
+    assert rho.method == "splitting"
+    assert "100%" in capsys.readouterr().err
+
+
 def test_progress_does_not_change_the_result(capsys):
     grid = Grid(-5, 5, 50)
     p0 = gaussian(grid, 0, 0.5)

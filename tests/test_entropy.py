@@ -266,7 +266,7 @@ def test_a_chain_in_the_plane_produces_what_its_divergence_loses():
     target = sde.targets.Gaussian([0.1, -0.2], [[0.5, 0.2], [0.2, 0.6]])
     grid = sde.Grid((-2.0, -2.5), (2.2, 2.5), (20, 16))
     process = sde.Langevin(target)
-    rest = sde.stationary_density(process, grid)
+    rest = sde.stationary_density(process, grid, "reflecting")
     m = 0.1 + np.random.default_rng(2).random(grid.shape)
     rho = density(process, grid, m / m.sum() / grid.cell_volume)
     rate = chain_rate(process, grid, rho.masses[0], rest.masses[0])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matrices import dense
 from sdesim.fokker_planck import advection, cells, operator, steppers
 from sdesim.fokker_planck.boundary import walls
 from sdesim.fokker_planck.grid import Grid
@@ -23,15 +24,6 @@ def gaussian(grid, mean, std):
 
 def point_mass(grid, x):
     return cells.point_mass(grid, x) * grid.spacing
-
-
-def dense(op):
-    n = op.bands.shape[1]
-    a, i = np.zeros((n, n)), np.arange(n)
-    a[i, i] += op.bands[1]
-    a[i, (i - 1) % n] += op.bands[0]
-    a[i, (i + 1) % n] += op.bands[2]
-    return a
 
 
 def ring(circulation):
@@ -292,9 +284,12 @@ def test_the_error_estimate_is_bounded_for_stiff_modes():
     op = Coefficients(lambda x, t: 0.0, lambda x, t: 1.0, grid, "reflecting").at(0.0)
     mode = np.where(np.arange(100) % 2, 1.0, -1.0)
     dt = 1e6 / np.abs(op.bands[1]).max()
-    factors = steppers._factor(op.bands, 1.0, steppers.ALPHA * dt, False)
-    slope = steppers._apply(op.bands, mode, op.inflow)
-    q, _, _, error = steppers._step(mode, slope, op.bands, op.bands, op.inflow, factors, factors, dt, False)
+    bands, exits = op.bands, op.absorption
+    factors = steppers._factor(bands, exits, False, 1.0, steppers.ALPHA * dt, False)
+    slope = steppers._apply(bands, exits, False, mode, op.inflow)
+    q, _, _, error = steppers._step(
+        mode, slope, bands, exits, bands, exits, op.inflow, factors, factors, dt, False
+    )  # fmt: skip
     assert np.abs(q).sum() < 1e-3 * 100
     assert error < 2 * 100
 

@@ -80,7 +80,7 @@ def test_a_stationary_density_without_mass_is_refused():
     with pytest.raises(ValueError, match="no stationary density"):
         sde.stationary_density(sde.GeometricBrownian(0.02, 0.4), sde.Grid(0, 6, 300))
     with pytest.warns(UserWarning, match=r"grows like r\^-0\.75"):
-        sde.stationary_density(sde.GeometricBrownian(0.1, 0.4), sde.Grid(0, 6, 300))
+        sde.stationary_density(sde.GeometricBrownian(0.1, 0.4), sde.Grid(0, 6, 300), "reflecting")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sde.stationary_density(sde.CoxIngersollRoss(2.0, 1.0, 0.5), sde.Grid(0, 6, 300))

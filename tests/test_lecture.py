@@ -128,7 +128,7 @@ def test_ou_comes_to_rest_in_its_gaussian():
     late = sde.evolve_density(process, sde.point_mass(grid, 1.0), grid, (0.0, 30.0)).final
     assert l1(late, rest, grid) < 1e-10
     # the slide's sign, −∂ₓ[θxp], drives the density apart
-    wrong = sde.stationary_density(sde.ito(lambda x, t: theta * x, lambda x, t: sigma), grid).final
+    wrong = sde.stationary_density(sde.ito(lambda x, t: theta * x, lambda x, t: sigma), grid, "reflecting").final
     assert l1(wrong, formula, grid) > 1.0
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 import sdesim as sde
+from matrices import dense
 from sdesim.fokker_planck import hitting
 from sdesim.on_grid import line_coefficients
 
@@ -153,15 +154,6 @@ def test_a_circle_is_left_through_its_target_from_both_sides():
     np.testing.assert_allclose(tau.mean, np.where(one, 0.0, x * (127 * h - x)), atol=h * h / 3)
 
 
-def as_dense(operator):
-    n = len(operator.widths)
-    a, i = np.zeros((n, n)), np.arange(n)
-    a[i, i] += operator.bands[1]
-    a[i, (i - 1) % n] += operator.bands[0]
-    a[i, (i + 1) % n] += operator.bands[2]
-    return a
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     n=st.integers(5, 30),
@@ -177,7 +169,7 @@ def test_moments_are_those_of_the_chain(n, slope, wave, walls):
         wave=wave,
     )
     operator = line_coefficients(process, sde.Grid(-1.0, 1.5, n), walls).at(0.0)
-    a = as_dense(operator)
+    a = dense(operator)
     first = np.linalg.solve(a.T, -np.ones(n))
     second = np.linalg.solve(a.T, -2 * first)
     found = hitting.passage_moments(operator, hitting.Goal(), 2)

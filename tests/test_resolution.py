@@ -76,6 +76,24 @@ def test_cut_domains_and_starts_in_two_dimensions():
         sde.evolve_density(PLANE, p0 / (p0.sum() * grid.cell_volume), grid, (0, 0.1), rtol=1e-3)
 
 
+def test_a_domain_that_cuts_a_stationary_density_is_told():
+    for grid, process, where in (
+        (sde.Grid(-1.0, 5.0, 60), OU, "low wall is"),
+        (sde.Grid((-1.0, -5.0), (5.0, 5.0), 30), PLANE, "low wall of axis 0 is"),
+    ):
+        with pytest.warns(UserWarning, match=f"at rest the density at the {where} .* % of its peak") as told:
+            rho = sde.stationary_density(process, grid)
+        assert len(told) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            meant = sde.stationary_density(process, grid, "reflecting")
+        np.testing.assert_array_equal(meant.p, rho.p)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sde.stationary_density(OU, sde.Grid(-5.0, 5.0, 60))
+        sde.stationary_density(sde.CoxIngersollRoss(2.0, 1.0, 0.5), sde.Grid(0.0, 6.0, 300))
+
+
 # ---- cells too coarse -----------------------------------------------------------------------------------------------
 
 
@@ -135,6 +153,37 @@ def test_coefficients_that_are_not_numbers_in_two_dimensions():
     ):
         with pytest.raises(ValueError, match=message):
             sde.evolve_density(process, p0, grid, (0, 1))
+
+
+def test_how_many_points_are_not_numbers_is_told():
+    grid = sde.Grid(-1.0, 1.0, 20)
+    process = sde.ito(lambda x, t: np.where(np.abs(x) < 0.03, np.inf, -x), lambda x, t: 1.0)
+    # one of the three quadrature points of the face at 0
+    with pytest.raises(ValueError, match=r"drift is inf at x = 0, t = 0; it must be finite"):
+        sde.evolve_density(process, np.full(20, 0.5), grid, (0, 1))
+    half = sde.ito(lambda x, t: np.sqrt(x[0]), lambda x, t: 1.0, dim=2)
+    plane = sde.Grid((-1.0, -1.0), (1.0, 1.0), (8, 10))
+    with pytest.raises(ValueError, match=r"drift is nan at x = \(.*\), t = 0 and at 39 more of 70 points"):
+        sde.evolve_density(half, np.full((8, 10), 0.25), plane, (0, 1))
+
+
+def test_coefficients_of_the_wrong_structure_are_refused():
+    plane, line = sde.Grid((-1.0, -1.0), (1.0, 1.0), (8, 10)), sde.Grid(-1.0, 1.0, 20)
+    flat, rest = np.full((8, 10), 0.25), lambda x, t: (0.0, 0.0)
+    for process, error, message in (
+        (sde.ito(lambda x, t: (-x[0],), lambda x, t: 1.0, dim=2), ValueError, "drift returned 1 components"),
+        (sde.ito(rest, lambda x, t: (1.0, 1.0, 1.0), dim=2), ValueError, "diffusion returned 3 components, expected 2"),
+        (
+            sde.ito(rest, lambda x, t: ((1.0, 0.0), (1.0,)), dim=2, noise="general"), ValueError,
+            r"diffusion returned 2 rows of \[1, 2\] entries, noise='general' needs 2 rows of m entries",
+        ),
+        (sde.ito(rest, lambda x, t: 1.0, dim=2, noise="general"), ValueError, "diffusion returned a number, noise="),
+        (sde.ito(lambda x, t: (1j * x[0], x[1]), lambda x, t: 1.0, dim=2), TypeError, "drift must return real numbers"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            sde.evolve_density(process, flat, plane, (0, 1))
+    with pytest.raises(TypeError, match="diffusion must return real numbers, got dtype complex128"):
+        sde.stationary_density(sde.ito(lambda x, t: -x, lambda x, t: np.sqrt(x + 0j)), line)
 
 
 def test_a_diffusivity_below_zero_is_told_with_the_place():

@@ -267,6 +267,8 @@ def test_what_cannot_be_answered_says_why():
     grid = sde.Grid(-1.0, 1.0, 10)
     with pytest.raises(ValueError, match="the spectrum needs coefficients that do not depend on time"):
         sde.relaxation_modes(sde.ito(lambda x, t: t - x, lambda x, t: 1.0), grid)
+    with pytest.raises(ValueError, match="a process without diffusion forgets nothing at a rate"):
+        sde.relaxation_modes(sde.ito(lambda x, t: -x, lambda x, t: 0.0), grid)
     with pytest.raises(ValueError, match=r"k must be <= the number of cells less 2, 8, got 9"):
         sde.relaxation_modes(SPRING, grid, 9)
     with pytest.raises(ValueError, match="k must be >= 1"):

@@ -174,6 +174,7 @@ def test_the_half_of_the_second_stage_makes_the_order():
 # ---- three dimensions -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_ornstein_uhlenbeck_process_in_three_dimensions():
     pull = np.array([[1.0, 0.8, 0.0], [-0.8, 1.0, 0.4], [0.0, -0.4, 0.7]])
     push = np.array([[0.7, 0.0, 0.0], [0.2, 0.6, 0.0], [-0.1, 0.3, 0.7]])

@@ -206,10 +206,10 @@ def turning_3d():
 
 def test_the_two_level_solver_agrees_with_lu(monkeypatch):
     grid = sde.Grid([-3] * 3, [3] * 3, (18, 16, 14))
-    direct = sde.stationary_density(turning_3d(), grid)
+    direct = sde.stationary_density(turning_3d(), grid, "reflecting")
     monkeypatch.setitem(linear.DIRECT, 3, 0)
     monkeypatch.setitem(linear.BLOCKS, 3, 6**3)
-    iterated = sde.stationary_density(turning_3d(), grid)
+    iterated = sde.stationary_density(turning_3d(), grid, "reflecting")
     assert np.abs(direct.masses - iterated.masses).sum() < 1e-11
     assert iterated.minimum >= 0.0
     operator = box_coefficients(turning_3d(), grid, "absorbing").at(0.0)

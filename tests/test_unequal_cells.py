@@ -224,7 +224,7 @@ def test_the_operator_is_a_generator_on_any_cells(seed, boundary):
     assert min(lower.min(), upper.min()) >= 0.0
     if boundary == "reflecting":
         # detailed balance: D p exponential of ∫ μ/D at the nodes
-        m = sde.stationary_density(sde.ito(lambda x, t: -x, lambda x, t: 1.0), grid).final
+        m = sde.stationary_density(sde.ito(lambda x, t: -x, lambda x, t: 1.0), grid, boundary).final
         np.testing.assert_allclose(np.diff(np.log(m)), -np.diff(grid.centers**2), rtol=1e-10, atol=1e-10)
 
 

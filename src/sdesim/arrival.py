@@ -132,7 +132,7 @@ def first_passage_density(
     boundary : as for evolve_density
         The default absorbs everywhere; ("reflecting", "absorbing") leaves one way out, Robin(rate) a partial one, whose
         passages are the times at which paths are taken.
-    rtol : error in time, relative to a probability of 1: "contour" gives about 1e-11 where it serves.
+    rtol : error in time, relative to a probability of 1: "contour" gives about 1e-12 where it serves.
     method : "auto", "contour" or "steps"
         "contour" inverts the Laplace transform of the flux: one dimension, coefficients that do not depend on time,
         diffusion not overwhelmed by drift. "steps" is ``evolve_density`` with the bins as saved times. "auto" takes the

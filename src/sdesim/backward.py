@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from .core import checks
-from .evolution import _bar, _save_times
+from .evolution import PROBES, _bar, _save_times
 from .fokker_planck import adjoint
 from .fokker_planck.boundary import walls, walls_of_axes
 from .fokker_planck.cells import cell_averages
 from .fokker_planck.grid import Grid
 from .grid_function import GridFunction
-from .on_grid import PROBES, box_coefficients, check_process, line_coefficients
+from .on_grid import box_coefficients, check_process, line_coefficients
 from .passage import _known
+from .processes.structure import on_arrays
 
 METHODS = ("auto", "cf14", "tr_bdf2", "splitting")
 
@@ -135,7 +136,8 @@ def evolve_expectation(
     values = _observable(f, grid)
     to_go = [t1 - t for t in reversed(times)]
     sides: Any = walls(boundary) if grid.dim == 1 else walls_of_axes(boundary, grid.dim)
-    with _bar(progress, 0.0, max(to_go[-1], np.finfo(float).tiny), 1) as report:
+    with _bar(progress, 0.0, max(to_go[-1], np.finfo(float).tiny), 1) as bar:
+        report = bar(0)
         if grid.dim > 1:
             from .fokker_planck import adjoint_box  # with sparse matrices, which take a while to import
 
@@ -163,7 +165,7 @@ def evolve_expectation(
 
 
 def _engine(line: Any, autonomous: bool, method: str, t0: float, t1: float, count: int | None) -> tuple[str, bool]:
-    constant = autonomous or (method == "cf14" and line.constant([t0 + p * (t1 - t0) for p in (0.0, *PROBES)]))
+    constant = autonomous or (method == "cf14" and line.constant([t0 + share * (t1 - t0) for share in PROBES]))
     circulates = constant and line.at(t1).circulates
     if method == "cf14":
         if not constant:
@@ -179,7 +181,11 @@ def _engine(line: Any, autonomous: bool, method: str, t0: float, t1: float, coun
 
 def _observable(f: Any, grid: Grid) -> np.ndarray:
     if callable(f):
-        return cell_averages(grid, lambda *x: np.asarray(f(*x), dtype=float) + 0.0 * sum(x))
+
+        def averaged(*x: np.ndarray) -> np.ndarray:
+            return np.asarray(on_arrays("f", lambda at, _: f(*at), x, 0.0), dtype=float) + 0.0 * sum(x)
+
+        return cell_averages(grid, averaged)
     values = checks.array("f", f)
     if values.shape != grid.shape:
         raise ValueError(f"f has shape {values.shape}, expected {grid.shape}, the cells of the grid")

@@ -18,7 +18,7 @@ conserves mass, and may undershoot zero where the coarse grid does not resolve; 
 the same process, binned on the same grid, have this density: that is what ``compare`` checks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -126,7 +126,7 @@ def evolve_density(
     return _evolve_line(problem, boundary, method) if grid.dim == 1 else _evolve_box(problem, boundary)
 
 
-def stationary_density(process: Any, grid: Grid, boundary: Any = "reflecting") -> Density:
+def stationary_density(process: Any, grid: Grid, boundary: Any = None) -> Density:
     """The density that the process keeps: 0 = −∇·(μ p) + ∇∇:(½σσᵀ p), normalised on the grid.
 
     A Density with the single time inf; the array is its ``final``, and ``current()`` what circulates in it. Without a
@@ -134,15 +134,21 @@ def stationary_density(process: Any, grid: Grid, boundary: Any = "reflecting") -
     polynomial drifts up to degree five over a constant σ), in any dimension. With one it is the null vector of the
     operator: cyclic in one dimension, by sparse LU in two, by preconditioned GMRES in three.
 
+    ``boundary``: as for ``evolve_density``, "reflecting" or "periodic"; None stands for reflecting walls that the
+    density should not reach: a warning says so if it does.
+
     Raises ValueError for coefficients that depend on time, σ = 0 and walls that let mass pass.
     """
     check_process(process, grid)
+    asked, boundary = boundary, "reflecting" if boundary is None else boundary
     if grid.dim > 1:
         from .fokker_planck.stationary_box import box_stationary  # with sparse matrices, which take a while to import
 
         box = box_coefficients(process, grid, boundary)
         need_constant(box, process, "a stationary density")
         m = box_stationary(box.at(0.0))
+        if asked is None:
+            warn_of_cut(None, m, grid, lambda k, end: box.crosses(k, end, 0.0), np.inf)
         sides: Any = walls_of_axes(boundary, grid.dim)
         absorbed = np.zeros((1, grid.dim, 2))
     else:
@@ -153,6 +159,8 @@ def stationary_density(process: Any, grid: Grid, boundary: Any = "reflecting") -
         if line.still(0.0):
             raise ValueError("a process without diffusion has no stationary density: its mass gathers in points")
         m = stationary(operator)
+        if asked is None:
+            warn_of_cut(None, m, grid, lambda _, end: line.crosses(end, 0.0), np.inf)
     return Density(np.array([np.inf]), (m / grid.cell_volume)[None], grid, process, sides, absorbed, "stationary")
 
 
@@ -200,10 +208,10 @@ def _evolve_line(problem: _Problem, boundary: Any, method: str) -> Density:
 
     def solved(method: str) -> list[steppers.Evolution]:
         found = []
-        with _bar(problem.progress, t0, t1, len(grids)) as report:
-            for level, m in grids:
+        with _bar(problem.progress, t0, t1, len(grids)) as bar:
+            for k, (level, m) in enumerate(grids):
                 at_level = coefficients if level is grid else line_coefficients(process, level, sides)
-                found.append(_solve(at_level, m, method, constant, problem, report, least))
+                found.append(_solve(at_level, m, method, constant, problem, bar(k), least))
         return found
 
     try:
@@ -285,14 +293,14 @@ def _evolve_box(problem: _Problem, boundary: Any) -> Density:
     warn_of_walls(problem.start, grid, sides)
     levels = problem.levels(sides)
     results: list[Any] = []
-    with _bar(problem.progress, t0, times[-1], len(levels)) as report:
-        for level, m in levels:
+    with _bar(problem.progress, t0, times[-1], len(levels)) as bar:
+        for k, (level, m) in enumerate(levels):
             coefficients: BoxCoefficients = box_coefficients(problem.process, level, sides)
             # the finer grid repeats the steps of the coarser one in halves, so that both errors have one form
             steps = results[0].steps if results else None
             results.append(
                 splitting.evolve(
-                    coefficients, m, t0, times, 0.1 * problem.tolerance, report,
+                    coefficients, m, t0, times, 0.1 * problem.tolerance, bar(k),
                     n_steps=problem.n_steps, halved=steps,
                 )
             )  # fmt: skip
@@ -328,20 +336,24 @@ def _save_times(save: Any, t0: float, t1: float) -> list[float]:
 
 
 @contextmanager
-def _bar(progress: bool, t0: float, t1: float, levels: int) -> Iterator[steppers.Report | None]:
-    """A callable that is told the time reached, or None."""
+def _bar(progress: bool, t0: float, t1: float, levels: int) -> Iterator[Callable[[int], steppers.Report | None]]:
+    """For each of the grids solved on, by number, a callable that is told the time reached; or None.
+
+    The times may go back, where steps are rejected: the bar waits until they are made up for.
+    """
     if not progress:
-        yield None
+        yield lambda level: None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(
-        total=levels * (t1 - t0), desc="density", unit="t", bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
-    ) as bar:
-        last = [t0]
+    span = t1 - t0
+    with tqdm(total=levels * span, desc="density", unit="t", bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
 
-        def report(t: float) -> None:
-            bar.update(t - last[0] if t > last[0] else t - t0)
-            last[0] = t
+        def of_level(level: int) -> steppers.Report:
+            def report(t: float) -> None:
+                bar.update(max(level * span + min(t - t0, span) - bar.n, 0.0))
 
-        yield report
+            return report
+
+        yield of_level
+        bar.update(levels * span - bar.n)

@@ -8,7 +8,7 @@ from .fokker_planck.boundary import walls_of_axes
 from .fokker_planck.box import BoxCoefficients
 from .fokker_planck.grid import Grid
 from .fokker_planck.operator import Coefficients
-from .processes.structure import on_arrays
+from .processes.structure import components_of, on_arrays, rows_of
 
 # Times at which coefficients that read the time are compared.
 PROBES = (0.0, 0.377, 1.913, 17.41)
@@ -56,14 +56,14 @@ def box_coefficients(process: Any, grid: Grid, boundary: Any) -> BoxCoefficients
         return on_arrays(name, formula, x, t)
 
     def drift(x: tuple[np.ndarray, ...], t: float) -> tuple[Any, ...]:
-        value = of_components("drift", process.ito_drift, x, t)
-        return tuple(value) if isinstance(value, tuple | list) else (value,) * dim
+        return components_of("drift", of_components("drift", process.ito_drift, x, t), dim)
 
     def tensor(x: tuple[np.ndarray, ...], t: float) -> tuple[tuple[Any, ...], ...]:
         sigma = of_components("diffusion", process.diffusion, x, t)
         if process.noise == "general":
-            return tuple(tuple(0.5 * sum(a * b for a, b in zip(r, s, strict=True)) for s in sigma) for r in sigma)
-        entries = sigma if isinstance(sigma, tuple | list) else (sigma,) * dim
+            rows = rows_of(sigma, dim)
+            return tuple(tuple(0.5 * sum(a * b for a, b in zip(r, s, strict=True)) for s in rows) for r in rows)
+        entries = components_of("diffusion", sigma, dim)
         return tuple(tuple(0.5 * s * s if j == k else 0.0 for j in range(dim)) for k, s in enumerate(entries))
 
     return BoxCoefficients(drift, tensor, grid, walls_of_axes(boundary, dim), process.autonomous)

@@ -30,23 +30,31 @@ def warn_of_walls(p: np.ndarray, grid: Grid, sides: tuple[Sides, ...]) -> None:
             _warn(f"{100 * share:.1f}% of p0 lies in the boundary cells{_of_axis(grid, k)}: widen the domain")
 
 
-def warn_of_cut(start: np.ndarray, m: np.ndarray, grid: Grid, crosses: Callable[[int, int], bool], t: float) -> None:
+def warn_of_cut(
+    start: np.ndarray | None, m: np.ndarray, grid: Grid, crosses: Callable[[int, int], bool], t: float
+) -> None:
     """Warn of probabilities that lean at time t against walls that nobody asked for: paths would have gone on.
 
     ``crosses(axis, end)`` tells whether drift or noise leads through the wall at that end (0 or −1) of an axis; where
     neither does the process ends there by itself. A start that reaches the wall already belongs to its box, or
-    ``warn_of_walls`` has spoken.
+    ``warn_of_walls`` has spoken. A stationary density has t = inf and no start, None.
     """
+    when = "at rest" if math.isinf(t) else f"at t = {t:g}"
     for k in range(grid.dim):
-        p, before = _profile(m, grid, k), _profile(start, grid, k)
-        least, least_before = WALL_DENSITY * float(p.max()), WALL_DENSITY * float(before.max())
+        p = _profile(m, grid, k)
+        least = WALL_DENSITY * float(p.max())
+        if not (p[0] > least or p[-1] > least):
+            continue
+        before = np.zeros(len(p)) if start is None else _profile(start, grid, k)
+        least_before = WALL_DENSITY * float(before.max())
         for end, name in ((0, "low"), (-1, "high")):
             if p[end] > least and before[end] <= least_before and crosses(k, end):
-                share, inside = 100 * WALL_DENSITY * p[end] / least, 100 * p[end] * grid.widths[k][end]
+                share, inside = _percent(WALL_DENSITY * p[end] / least), _percent(p[end] * grid.widths[k][end])
                 _warn(
-                    f"at t = {t:g} the density at the {name} wall{_of_axis(grid, k)} is {share:.2g} % of its peak, "
-                    f"with {inside:.2g} % of the mass in the outermost cell: the domain cuts it off. Widen the domain, "
-                    "or pass boundary='reflecting' if the wall is meant"
+                    f"{when} the density at the {name} wall{_of_axis(grid, k)} is {share} % of its peak, "
+                    f"with {inside} % of the mass in the outermost cell: the domain cuts it off. Widen the domain, "
+                    "or pass boundary='reflecting' if the wall is meant",
+                    stacklevel=4 if start is None else 5,
                 )
 
 
@@ -71,7 +79,7 @@ def warn_of_upwinding(m: np.ndarray, grid: Grid, cells: Iterable[tuple[Any, Any]
             needed = math.ceil(grid.shape[k] * share / UPWIND_SHARE)
             _warn(
                 f"the drift is strong against the diffusion: cells of {np.max(grid.widths[k]):g}{_of_axis(grid, k)} "
-                f"add {100 * share:.2g} % to the diffusion where the density is; about {needed} cells bring that below "
+                f"add {_percent(share)} % to the diffusion where the density is; about {needed} cells bring that below "
                 f"{100 * UPWIND_SHARE:g} % (richardson=True does not)"
             )
 
@@ -82,9 +90,13 @@ def _profile(m: np.ndarray, grid: Grid, k: int) -> np.ndarray:
     return np.asarray((m.sum(axis=others) if others else m) / grid.widths[k])
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
+
+
 def _of_axis(grid: Grid, k: int) -> str:
     return "" if grid.dim == 1 else f" of axis {k}"
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=5)
+def _warn(message: str, stacklevel: int = 5) -> None:
+    warnings.warn(message, UserWarning, stacklevel=stacklevel)

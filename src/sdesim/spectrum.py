@@ -89,7 +89,7 @@ def relaxation_modes(process: Any, grid: Grid, k: int = 6, *, boundary: Any = "r
     Raises
     ------
     ValueError
-        For coefficients that depend on time, and more modes than cells.
+        For coefficients that depend on time, a process without diffusion, and more modes than cells.
     RuntimeError
         Where the iterations do not converge.
 
@@ -105,6 +105,8 @@ def relaxation_modes(process: Any, grid: Grid, k: int = 6, *, boundary: Any = "r
     sides = walls(boundary) if grid.dim == 1 else walls_of_axes(boundary, grid.dim)
     made = coefficients(process, grid, sides if grid.dim == 1 else boundary)
     need_constant(made, process, "the spectrum")
+    if grid.dim == 1 and made.still(0.0):
+        raise ValueError("a process without diffusion forgets nothing at a rate: it carries its density along")
     find = spectrum.line_modes if grid.dim == 1 else spectrum.box_modes
     rates, modes, functions = find(made.at(0.0), k)
     return RelaxationModes(rates, modes / grid.cell_volume, functions, grid, process, sides)

@@ -51,6 +51,11 @@ def levels(
 def from_point(x0: Any, grid: Grid, richardson: bool) -> Any:
     """x0 as p0: a number (a point, in several dimensions) becomes its point mass, anything else stays what it is."""
     if callable(x0) or np.shape(x0) != (() if grid.dim == 1 else (grid.dim,)):
+        if grid.dim > 1 and not callable(x0) and np.ndim(x0) < 2:
+            raise ValueError(
+                f"a start in {grid.dim} dimensions is a point of {grid.dim} numbers, an array over the cells or a "
+                f"function of a grid, got {x0!r}"
+            )
         return x0
     order = 4 if richardson else 2
     return lambda g: point_mass(g, x0, order=order)

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import steppers, tridiagonal
 from .operator import Coefficients, Operator
-from .steppers import ALPHA, C1, C2, E0, E1, E2, GAMMA, UNIFORM_ERROR, Report
+from .steppers import ALPHA, C1, C2, E0, E1, E2, GAMMA, SHORTEST, UNIFORM_ERROR, Report
 
 
 class Expectation(NamedTuple):
@@ -54,7 +54,7 @@ def rational_exponential(
     for goal in to_go:
         while s < goal:
             ds = min(trial, goal - s)
-            new, indicator = steppers._exponential(back, u, ds)
+            new, indicator = steppers._exponential(back, u, ds, True)
             if not (indicator <= allowed and float(np.abs(new).max()) <= (1.0 + tolerance) * size):
                 trial, rejected = 0.25 * ds, rejected + 1
                 if trial < 1e-6 * to_go[-1]:
@@ -99,13 +99,13 @@ def tr_bdf2(
     operator, span = at(0.0), to_go[-1]
     rate = float(np.abs(operator.bands[1]).max())
     ds = fixed_step or min(span, 0.1 / rate if rate > 0.0 else span)
-    slope = tridiagonal.apply(operator.bands, u, nothing)
+    slope = tridiagonal.apply(operator.bands, operator.absorption, True, u, nothing)
     factors: dict[int, tuple[float, Operator, np.ndarray]] = {}
 
     def factor(slot: int, of: Operator, step: float) -> np.ndarray:
         kept = factors.get(slot) or factors.get(1 - slot)
         if kept is None or kept[0] != step or kept[1] is not of:
-            kept = (step, of, tridiagonal.factor(of.bands, 1.0, ALPHA * step, of.periodic))
+            kept = (step, of, tridiagonal.factor(of.bands, of.absorption, True, 1.0, ALPHA * step, of.periodic))
         factors[slot] = kept
         return kept[2]
 
@@ -119,15 +119,16 @@ def tr_bdf2(
             tridiagonal.solve(factor(0, middle, step), r, operator.periodic)
             new = C1 * r - C2 * u
             tridiagonal.solve(factor(1, end, step), new, operator.periodic)
-            last = tridiagonal.apply(end.bands, new, nothing)
-            error = step * (E0 * slope + E1 * tridiagonal.apply(middle.bands, r, nothing) + E2 * last)
+            last = tridiagonal.apply(end.bands, end.absorption, True, new, nothing)
+            between = tridiagonal.apply(middle.bands, middle.absorption, True, r, nothing)
+            error = step * (E0 * slope + E1 * between + E2 * last)
             tridiagonal.solve(factor(1, end, step), error, operator.periodic)
             ratio = float(np.abs(error).max()) / (tolerance * scale)
             grow = 0.9 * max(ratio, 1e-6) ** (-1.0 / 3.0)
             if fixed_step is None and not ratio <= 1.0:
                 rejected += 1
                 ds = step * max(0.1, min(0.7, grow))
-                if not ds > 1e-14 * max(span, abs(t1)):
+                if not ds > max(1e-14 * (s if constant else max(s, abs(t1))), SHORTEST * span):
                     raise RuntimeError(
                         f"the step fell to {ds:.1g} at t = {t1 - s:g}; the coefficients change too fast there"
                     )

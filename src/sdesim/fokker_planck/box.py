@@ -24,7 +24,7 @@ import numpy as np
 from ..core.cache import kernel
 from .boundary import Inflow, Robin, Sides
 from .grid import Grid
-from .operator import DEGENERATE, NO_DIFFUSION, NODES, WEIGHTS, bernoulli, face_rates
+from .operator import DEGENERATE, NO_DIFFUSION, NODES, WEIGHTS, bernoulli, face_rates, not_finite, real
 
 # μ (d numbers or arrays) and the rows of D (a literal 0.0 where it vanishes) at points: (x (d arrays), t) -> …
 Drift = Callable[[tuple[np.ndarray, ...], float], tuple[Any, ...]]
@@ -295,7 +295,7 @@ def _mesh(coordinates: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
 def _checked(name: str, value: Any, coordinates: tuple[np.ndarray, ...], t: float) -> np.ndarray:
     """A coefficient as a full array over a mesh; raises where it is not finite, and says where."""
     shape = tuple(len(c) for c in coordinates)
-    values = np.asarray(value, dtype=np.float64)
+    values = real(name, value)
     if values.size == 1:
         values = np.full(shape, float(values.reshape(())))
     if values.shape != shape:
@@ -303,7 +303,7 @@ def _checked(name: str, value: Any, coordinates: tuple[np.ndarray, ...], t: floa
     if not np.isfinite(values.sum()) and not np.isfinite(values).all():
         place = np.unravel_index(int(np.argmin(np.isfinite(values))), shape)
         at = ", ".join(f"{c[i]:g}" for c, i in zip(coordinates, place, strict=True))
-        raise ValueError(f"{name} is {values[place]} at x = ({at}), t = {t:g}; it must be finite inside the grid")
+        raise ValueError(not_finite(name, values, place, f"({at})", t))
     return values
 
 

@@ -46,41 +46,54 @@ def leaving(operator: Operator, m: np.ndarray, times: np.ndarray) -> tuple[np.nd
 
 
 @kernel(fastmath=("reassoc", "contract"))
-def _walls(bands, m, zr, zi):
-    """The first and the last component of (z − A)⁻¹ m for each z: (2: real, imaginary; 2: low, high; nodes)."""
+def _walls(bands, exits, m, zr, zi):
+    """The first and the last component of (z − A)⁻¹ m for each z: (2: real, imaginary; 2: low, high; nodes).
+
+    Pivots are rates on plus what has been carried along, z and exits, and no differences (see ``tridiagonal.factor``):
+    the cells are far faster than z.
+    """
     n, count = len(m), len(zr)
-    lower, diagonal, upper = bands[0], bands[1], bands[2]
+    lower, upper = bands[0], bands[2]
     out = np.empty((2, 2, count))
     for first in range(0, count, 8):
-        # reciprocal pivots and right side of the runs upwards (u) and downwards (d)
-        uqr, uqi, uxr, uxi = np.empty(8), np.empty(8), np.empty(8), np.empty(8)
-        dqr, dqi, dxr, dxi = np.empty(8), np.empty(8), np.empty(8), np.empty(8)
+        # reciprocal pivots, right side and what is carried along, of the runs upwards (u) and downwards (d)
+        uqr, uqi, uxr, uxi, uer, uei = np.empty(8), np.empty(8), np.empty(8), np.empty(8), np.empty(8), np.empty(8)
+        dqr, dqi, dxr, dxi, der, dei = np.empty(8), np.empty(8), np.empty(8), np.empty(8), np.empty(8), np.empty(8)
         sr, si = zr[first : first + 8], zi[first : first + 8]
         for k in range(8):
-            br = sr[k] - diagonal[0]
+            uer[k], uei[k] = sr[k] + exits[0], si[k]
+            br = lower[1] + uer[k]
             s = 1.0 / (br * br + si[k] * si[k])
             uqr[k], uqi[k], uxr[k], uxi[k] = br * s, -si[k] * s, m[0], 0.0
-            br = sr[k] - diagonal[n - 1]
+            der[k], dei[k] = sr[k] + exits[1], si[k]
+            br = upper[n - 2] + der[k]
             s = 1.0 / (br * br + si[k] * si[k])
             dqr[k], dqi[k], dxr[k], dxi[k] = br * s, -si[k] * s, m[n - 1], 0.0
         for i in range(1, n):
             j = n - 1 - i
-            below, above = lower[i], upper[j]
-            product, mirrored = lower[i] * upper[i - 1], upper[j] * lower[j + 1]
-            centre, other, right, left = diagonal[i], diagonal[j], m[i], m[j]
+            below, above, right, left = lower[i], upper[j], m[i], m[j]
+            # the rates of cell i back and on, and those of cell j
+            back, ahead, high = upper[i - 1], 0.0, exits[1]
+            returns, onward, low = lower[j + 1], 0.0, exits[0]
+            if i + 1 < n:
+                ahead, high, onward, low = lower[i + 1], 0.0, upper[j - 1], 0.0
             for k in range(8):
                 ar, ai, yr, yi = uqr[k], uqi[k], uxr[k], uxi[k]
                 uxr[k] = right + below * (ar * yr - ai * yi)
                 uxi[k] = below * (ar * yi + ai * yr)
-                br = sr[k] - centre - product * ar
-                bi = si[k] - product * ai
+                er, ei = uer[k], uei[k]
+                uer[k] = sr[k] + high + back * (ar * er - ai * ei)
+                uei[k] = si[k] + back * (ar * ei + ai * er)
+                br, bi = ahead + uer[k], uei[k]
                 s = 1.0 / (br * br + bi * bi)
                 uqr[k], uqi[k] = br * s, -bi * s
                 ar, ai, yr, yi = dqr[k], dqi[k], dxr[k], dxi[k]
                 dxr[k] = left + above * (ar * yr - ai * yi)
                 dxi[k] = above * (ar * yi + ai * yr)
-                br = sr[k] - other - mirrored * ar
-                bi = si[k] - mirrored * ai
+                er, ei = der[k], dei[k]
+                der[k] = sr[k] + low + returns * (ar * er - ai * ei)
+                dei[k] = si[k] + returns * (ar * ei + ai * er)
+                br, bi = onward + der[k], dei[k]
                 s = 1.0 / (br * br + bi * bi)
                 dqr[k], dqi[k] = br * s, -bi * s
         for k in range(8):
@@ -132,7 +145,7 @@ def _leaving(bands, absorption, m, times, table):
     end, high, worst = times[n - 1], n, 0.0
     for window in range(MOST_WINDOWS):
         zr, zi = table[0] / end, table[1] / end
-        found = _walls(bands, m, zr, zi)
+        found = _walls(bands, absorption, m, zr, zi)
         for side in range(2):
             for k in range(count):
                 xr, xi = found[0, side, k], found[1, side, k]

@@ -179,10 +179,12 @@ class Coefficients:
         cells = np.maximum(cells, floor)
         bands, w, rates = _bands(mu, faces, cells, self.gaps, widths, floor, self.periodic)
         sides = (self.low, self.high)
-        absorption = rates[0] * [_leaves(wall, *rate) for wall, rate in zip(sides, rates.T, strict=True)]
-        bands[1, 0] -= absorption[0]
-        bands[1, -1] -= absorption[1]
-        inflow = np.array([wall.flux if isinstance(wall, Inflow) else 0.0 for wall in sides])
+        absorption, inflow = np.zeros(2), np.zeros(2)
+        for i, wall in enumerate(sides):
+            if wall not in ("reflecting", "periodic"):
+                absorption[i] = rates[0, i] * _leaves(wall, rates[0, i], rates[1, i])
+                inflow[i] = wall.flux if isinstance(wall, Inflow) else 0.0
+                bands[1, -i] -= absorption[i]
         return Operator(bands, w, cells, widths, absorption, inflow, self.periodic)
 
 
@@ -233,7 +235,7 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 def evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> np.ndarray:
     with np.errstate(all="ignore"):
-        values = np.asarray(coefficient(x, t), dtype=np.float64)
+        values = real(name, coefficient(x, t))
         if values.shape != x.shape:
             if values.size != 1:
                 raise ValueError(f"{name} returned shape {values.shape}, expected {x.shape} or a number")
@@ -244,8 +246,23 @@ def evaluate(name: str, coefficient: Coefficient, x: np.ndarray, t: float) -> np
         finite = np.isfinite(values.sum())
     if not finite and not np.isfinite(values).all():
         i = int(np.argmin(np.isfinite(values)))
-        raise ValueError(f"{name} is {values[i]} at x = {x[i]:g}, t = {t:g}; it must be finite inside the grid")
+        raise ValueError(not_finite(name, values, (i,), f"{x[i]:g}", t))
     return values
+
+
+def real(name: str, value: Any) -> np.ndarray:
+    """A coefficient as an array of float64."""
+    values = np.asarray(value)
+    if values.dtype.kind in "cSU":
+        raise TypeError(f"{name} must return real numbers, got dtype {values.dtype}")
+    return values.astype(np.float64, copy=False)
+
+
+def not_finite(name: str, values: np.ndarray, index: tuple[Any, ...], place: str, t: float) -> str:
+    """What is said of a coefficient that is nan or infinite at one point, and at how many more."""
+    more = int(np.count_nonzero(~np.isfinite(values))) - 1
+    also = f" and at {more} more of {values.size} points" if more else ""
+    return f"{name} is {values[index]} at x = {place}, t = {t:g}{also}; it must be finite inside the grid"
 
 
 @kernel

@@ -23,7 +23,8 @@ constant.
 
 **Steps** are taken in pairs, and a pair is compared with one step of twice the size: that differs by six times the
 error of a step. With constant coefficients e^(tA) and, nearly, each step contract in L1: the error of a step can only
-fall from one to the next, and few pairs need be compared. A step that brings p below 0 by more than rounding is halved,
+fall from one to the next, few pairs need be compared, and no step is taken once |A m| times the time left is below the
+tolerance. A step that brings p below 0 by more than rounding is halved,
 twice at most, and then replaced by a damped one.
 
 **Stability.** In two dimensions both formulas are stable for any step. In three neither is for drift without diffusion,
@@ -137,7 +138,7 @@ class _Run:
         report: Report | None,
     ) -> None:  # fmt: skip
         self.coefficients, self.team, self.m, self.t = coefficients, team, m, t0
-        self.span, self.tolerance, self.report = t1 - t0, tolerance, report
+        self.span, self.end, self.tolerance, self.report = t1 - t0, t1, tolerance, report
         self.mass, self.lost = float(m.sum()), np.zeros((m.ndim, 2))
         self.n_steps = self.n_rejected = self.n_damped = self.cautious = self.halvings = 0
         self.taken: list[Stretch] = []
@@ -181,6 +182,8 @@ class _Run:
         if self.next == 0.0:
             self.next = min(0.5 * self.span, 0.1 / _fastest(self._note(self.coefficients.at(self.t))))
         while self.t < goal:
+            if self.unchecked == 0 and self._at_rest():
+                return
             pairs = math.ceil((goal - self.t) / (2.0 * self.next) * (1.0 - 1e-9))
             dt = self._familiar((goal - self.t) / (2 * pairs))
             if self.unchecked and self.coefficients.autonomous and not self.cautious and self.halvings == 0:
@@ -240,6 +243,16 @@ class _Run:
             self.patience = min(2 * self.patience, MAX_UNCHECKED)
             self.unchecked = self.patience
         return True
+
+    def _at_rest(self) -> bool:
+        """Whether less than the tolerance of a step is left to change until the last time of all.
+
+        e^(tA) of a chain contracts in L1: the change is at most the time left times |A m|.
+        """
+        operator = self.coefficients.at(self.t)
+        if not (self.coefficients.autonomous and operator.is_chain and operator.keeps_mass and self.n_steps):
+            return False
+        return (self.end - self.t) * float(np.abs(self._sweep(self.t).apply(self.m)).sum()) <= self.tolerance
 
     def _accept(self, m: np.ndarray, lost: np.ndarray, stretch: Stretch) -> None:
         self.m, self.lost = m, lost

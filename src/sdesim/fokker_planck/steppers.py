@@ -75,6 +75,9 @@ AT_INFINITY = 1.8321743782540412751e-14
 UNIFORM_ERROR = 3e-14
 # Negative values down to this share of the peak are the rounding of the engines: they are set to zero.
 ROUNDING = 1e-12
+# Share of the span below which no step is taken. A point mass under strong drift needs 1e-6 of the time of a cell at
+# first, and may be followed over the rarest of escapes.
+SHORTEST = 1e-24
 
 LANES = 8
 
@@ -132,7 +135,7 @@ def rational_exponential(
     """
     # the error is UNIFORM_ERROR · T², so this is what T may reach; sharp starts alone make it about 10
     allowed = max(math.sqrt(tolerance / UNIFORM_ERROR), 30.0)
-    mass, enters = float(p0.sum()), float(operator.inflow.sum())
+    mass, enters, rate = float(p0.sum()), float(operator.inflow.sum()), float(np.abs(operator.bands[1]).max())
     p, t, steps, rejected = p0, t0, 0, 0
     trial = math.inf
     rows, lost = [], []
@@ -147,7 +150,8 @@ def rational_exponential(
                     raise RuntimeError(f"the rational exponential needs steps below {trial:.1g}; use method='tr_bdf2'")
                 continue
             mass += dt * enters
-            p, t, steps = _settled(q, None if operator.absorbs else mass), t + dt, steps + 1
+            p = _settled(q, None if operator.absorbs else mass, dt * rate)
+            t, steps = t + dt, steps + 1
             if goal - t <= 1e-14 * abs(goal - t0):
                 t = goal
             if size < 0.1 * allowed and trial < math.inf:
@@ -188,12 +192,12 @@ def tr_bdf2(
     rate = float(np.abs(operator.bands[1]).max())
     dt = fixed_step or min(span, 0.1 / rate if rate > 0.0 else span)
     factors: dict[int, tuple[float, Operator, np.ndarray]] = {}
-    slope = _apply(operator.bands, p, operator.inflow)
+    slope = _apply(operator.bands, operator.absorption, False, p, operator.inflow)
 
     def factor(slot: int, of: Operator, step: float) -> np.ndarray:
         kept = factors.get(slot) or factors.get(1 - slot)
         if kept is None or kept[0] != step or kept[1] is not of:
-            kept = (step, of, _factor(of.bands, 1.0, ALPHA * step, periodic))
+            kept = (step, of, _factor(of.bands, of.absorption, False, 1.0, ALPHA * step, periodic))
         factors[slot] = kept
         return kept[2]
 
@@ -205,14 +209,17 @@ def tr_bdf2(
             middle = operator if constant else coefficients.at(t + GAMMA * step)
             end = operator if constant else coefficients.at(t + step)
             f1, f2 = factor(0, middle, step), factor(1, end, step)
-            q, r, new_slope, error = _step(p, slope, middle.bands, end.bands, operator.inflow, f1, f2, step, periodic)
+            q, r, new_slope, error = _step(
+                p, slope, middle.bands, middle.absorption, end.bands, end.absorption, operator.inflow,
+                f1, f2, step, periodic,
+            )  # fmt: skip
             ratio = error / tolerance
             low = float(q.min())
             grow = 0.9 * max(ratio, 1e-6) ** (-1.0 / 3.0)
             if fixed_step is None and not (ratio <= 1.0 and low >= -0.1 * ROUNDING * top):
                 rejected += 1
                 dt = step * (max(0.1, min(0.7, grow)) if ratio > 1.0 else 0.5)
-                if not dt > 1e-14 * max(span, abs(t)):
+                if not dt > max(1e-14 * abs(t), SHORTEST * span):
                     raise RuntimeError(
                         f"the step fell to {dt:.1g} at t = {t:g}; the coefficients change too fast there"
                     )
@@ -228,18 +235,19 @@ def tr_bdf2(
                 dt = max(dt, step * min(4.0, 2.0 ** (math.floor(2.0 * math.log2(grow)) / 2.0)))
             if report:
                 report(t)
-        rows.append(_settled(p, mass - float(lost.sum())))
+        rows.append(_settled(p, mass - float(lost.sum()), span * rate))
         walls.append(lost)
     return Evolution(np.array(rows), np.array(walls), steps, rejected)
 
 
-def _settled(p: np.ndarray, mass: float | None) -> np.ndarray:
+def _settled(p: np.ndarray, mass: float | None, jumps: float = 0.0) -> np.ndarray:
     """p without the negatives that the stepper has accepted as rounding, its sum restored.
 
-    ``mass`` is what the sum should be; a sum that differs by more than rounding is left for all to see.
+    ``mass`` is what the sum should be; a sum that differs by more than rounding is left for all to see. On a circle
+    rounding is 1e-16 of the number of ``jumps`` out of a cell that there is time for.
     """
     total = float(p.sum())
-    keep = total if mass is None or not abs(total - mass) <= 1e-6 * total else mass
+    keep = total if mass is None or not abs(total - mass) <= max(1e-6, 1e-14 * jumps) * total else mass
     if float(p.min()) < 0.0:
         p = np.maximum(p, 0.0)
         total = float(p.sum())
@@ -256,15 +264,16 @@ def _absorbed(operator: Operator, p0: np.ndarray, p: np.ndarray, t: float) -> np
     if not (rates > 0.0).all():
         return np.asarray(total * (rates > 0.0) - entered)
     occupation = p0 - p
-    _solve(_factor(operator.bands, 0.0, 1.0, False), occupation, False)
+    _solve(_factor(operator.bands, rates, False, 0.0, 1.0, False), occupation, False)
     shares = np.maximum(rates * occupation[[0, -1]], 0.0)
     return total * shares / shares.sum() if shares.sum() > 0.0 else 0.0 * rates
 
 
-def _exponential(operator: Operator, p: np.ndarray, t: float) -> tuple[np.ndarray, float]:
+def _exponential(operator: Operator, p: np.ndarray, t: float, turned: bool = False) -> tuple[np.ndarray, float]:
+    """e^{tA} p and the L1 sum of the indicator; ``turned`` tells that the bands are those of the transpose."""
     if operator.periodic:
         return _exponential_on_circle(operator, p, t)
-    return _sweeps(operator.bands, p, t, t * operator.inflow, TABLE, AT_INFINITY)
+    return _sweeps(operator.bands, operator.absorption, turned, p, t, t * operator.inflow, TABLE, AT_INFINITY)
 
 
 def _exponential_on_circle(operator: Operator, p: np.ndarray, t: float) -> tuple[np.ndarray, float]:
@@ -293,35 +302,47 @@ def _exponential_on_circle(operator: Operator, p: np.ndarray, t: float) -> tuple
 
 
 @kernel(fastmath=("reassoc", "contract"))
-def _sweeps(bands, p, t, entering, table, at_infinity):
+def _sweeps(bands, exits, turned, p, t, entering, table, at_infinity):
     """ε p + 2 Re Σ c_k (tA − z_k)⁻¹ (p + s t/z_k) and the L1 sum of the indicator; LU sweeps, the poles as lanes.
 
     The term with what enters, s t (at the two ends), makes it the exponential of [[tA, s t], [0, 0]] on (p, 1).
+
+    The pivot of a cell is −(t·up + e): its rate to the cell above, and the z and exits of the cells below, carried
+    along as in ``tridiagonal.factor`` instead of found by subtraction. Over long times tA is much above z, and a
+    difference would change the slowest modes by 1e-16 times the fastest rate times t.
     """
     n = len(p)
-    lower, diagonal, upper = bands[0], bands[1], bands[2]
+    lower, upper = bands[0], bands[2]
     zr, zi, cr, ci, er, ei = table[0], table[1], table[2], table[3], table[4], table[5]
-    # reciprocal pivots and the solution, real and imaginary parts apart
+    # reciprocal pivots and the solution, real and imaginary parts apart; z and exits of the cells so far
     qr, qi = np.empty((n, 8)), np.empty((n, 8))
     xr, xi = np.empty((n, 8)), np.empty((n, 8))
+    gr, gi = np.empty(8), np.empty(8)
     out = np.empty(n)
+    up = t * (upper[0] if turned else lower[1])
     for k in range(8):
-        br = t * diagonal[0] - zr[k]
-        bi = -zi[k]
+        gr[k], gi[k] = zr[k] + t * exits[0], zi[k]
+        br, bi = up + gr[k], gi[k]
         s = 1.0 / (br * br + bi * bi)
-        qr[0, k], qi[0, k] = br * s, -bi * s
+        qr[0, k], qi[0, k] = -br * s, bi * s
         share = entering[0] / (zr[k] * zr[k] + zi[k] * zi[k])
         xr[0, k], xi[0, k] = p[0] + share * zr[k], -share * zi[k]
     for i in range(1, n):
-        below = t * lower[i]
-        product = below * t * upper[i - 1]
-        centre, right = t * diagonal[i], p[i]
+        below, right = t * lower[i], p[i]
+        down = below if turned else t * upper[i - 1]
+        up, leaving = 0.0, 0.0
+        if i + 1 < n:
+            up = t * (upper[i] if turned else lower[i + 1])
+        else:
+            leaving = t * exits[1]
         for k in range(8):
             ar, ai = qr[i - 1, k], qi[i - 1, k]
-            br = centre - zr[k] - product * ar
-            bi = -zi[k] - product * ai
+            fr, fi = gr[k], gi[k]
+            gr[k] = zr[k] + leaving - down * (ar * fr - ai * fi)
+            gi[k] = zi[k] - down * (ar * fi + ai * fr)
+            br, bi = up + gr[k], gi[k]
             s = 1.0 / (br * br + bi * bi)
-            qr[i, k], qi[i, k] = br * s, -bi * s
+            qr[i, k], qi[i, k] = -br * s, bi * s
             yr, yi = xr[i - 1, k], xi[i - 1, k]
             xr[i, k] = right - below * (ar * yr - ai * yi)
             xi[i, k] = -below * (ar * yi + ai * yr)
@@ -348,7 +369,7 @@ def _sweeps(bands, p, t, entering, table, at_infinity):
 
 
 @kernel
-def _step(p, slope, middle, end, inflow, f1, f2, dt, periodic):
+def _step(p, slope, middle, middle_exits, end, end_exits, inflow, f1, f2, dt, periodic):
     """One step of TR-BDF2: p(t + dt), the stage at t + γ dt, the slope at t + dt, the L1 sum of the error."""
     n = len(p)
     r, q, e = np.empty(n), np.empty(n), np.empty(n)
@@ -362,7 +383,8 @@ def _step(p, slope, middle, end, inflow, f1, f2, dt, periodic):
     q[0] += ALPHA * dt * inflow[0]
     q[n - 1] += ALPHA * dt * inflow[1]
     _solve(f2, q, periodic)
-    slope1, slope2 = _apply(middle, r, inflow), _apply(end, q, inflow)
+    slope1 = _apply(middle, middle_exits, False, r, inflow)
+    slope2 = _apply(end, end_exits, False, q, inflow)
     for i in range(n):
         e[i] = dt * (E0 * slope[i] + E1 * slope1[i] + E2 * slope2[i])
     _solve(f2, e, periodic)

@@ -63,6 +63,27 @@ def on_arrays(name: str, formula: Callable[..., Any], x: Any, t: Any) -> Any:
         raise
 
 
+def components_of(name: str, value: Any, dim: int) -> tuple[Any, ...]:
+    """The ``dim`` components of the value of a coefficient; a number (or one array) stands for all of them."""
+    if not isinstance(value, (tuple, list)):
+        return (value,) * dim
+    if len(value) != dim:
+        raise ValueError(f"{name} returned {len(value)} components, expected {dim}")
+    return tuple(value)
+
+
+def rows_of(value: Any, dim: int) -> tuple[tuple[Any, ...], ...]:
+    """The ``dim`` rows of the value of a general diffusion, each with as many entries as there are noises."""
+    rows = value if isinstance(value, (tuple, list)) else ()
+    lengths = {len(row) if isinstance(row, (tuple, list)) else 0 for row in rows}
+    if len(rows) != dim or len(lengths) != 1 or 0 in lengths:
+        got = f"{len(rows)} rows of {sorted(lengths)} entries" if rows else _kind(value)
+        raise ValueError(
+            f"diffusion returned {got}, noise='general' needs {dim} rows of m entries: a tuple of {dim} tuples"
+        )
+    return tuple(map(tuple, rows))
+
+
 def _check_number(name: str, value: Any, shape: tuple[int, ...], dim: int | None) -> None:
     if isinstance(value, (tuple, list)) and dim is None:
         raise ValueError(
