@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..targets.gaussian import Gaussian
+from ..targets.low_rank import LowRankMixture
 from ..targets.mixture import GaussianMixture
 from .base import Process
 from .gaussian import GaussianProcess
@@ -18,7 +19,7 @@ from .gaussian import GaussianProcess
 class MarginalScore:
     """score(x, t) = ∇ log p(x, t) of a linear process; made by :func:`marginal_score`."""
 
-    def __init__(self, process: GaussianProcess, target: Gaussian | GaussianMixture) -> None:
+    def __init__(self, process: GaussianProcess, target: Gaussian | GaussianMixture | LowRankMixture) -> None:
         self.process = process
         self.target = target
         self.dim = target.dim
@@ -62,7 +63,7 @@ def marginal_score(process: Process, target: Any) -> MarginalScore:
     process : GaussianProcess
         Wiener, Ornstein-Uhlenbeck, or any process with ``mean_factor``, ``mean_shift`` and
         ``added_variance``; it acts on every component alike.
-    target : Gaussian or GaussianMixture
+    target : Gaussian, GaussianMixture or LowRankMixture
         The law of X_0, of any dimension d.
 
     Returns
@@ -81,9 +82,10 @@ def marginal_score(process: Process, target: Any) -> MarginalScore:
             "marginal_score needs a linear process (Wiener, OrnsteinUhlenbeck, ...), "
             f"got {type(process).__name__}; for others solve the density: evolve_density(...).score"
         )
-    if not isinstance(target, (Gaussian, GaussianMixture)):
+    if not isinstance(target, Gaussian | GaussianMixture | LowRankMixture):
         raise TypeError(
-            f"marginal_score needs a Gaussian or a GaussianMixture to start from, got {type(target).__name__}"
+            f"marginal_score needs a Gaussian, a GaussianMixture or a LowRankMixture to start from, got "
+            f"{type(target).__name__}"
         )
     return MarginalScore(process, target)
 
