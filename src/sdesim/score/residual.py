@@ -1,0 +1,244 @@
+r"""Score networks for images: what a closed-form model of the data leaves over, learned by a residual MLP.
+
+    s(x, t) = s_backbone(x, t) + A (B(t) ∘ F),    B_i = α sd_i/(σ √(α² sd_i² + σ²))
+
+The backbone is the exact score of a noised Gaussian or mixture of low rank (``targets.LowRankMixture``): it knows the
+small noise levels, at which an MLP is poor. A holds its principal axes and sd_i the spreads along them, so that F of
+size one moves the denoised mean by no more than the noise leaves unknown along each axis. F starts at 0.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..core import checks, stream
+from ..processes.gaussian import GaussianProcess
+from ..targets.cells import Cells
+from ..targets.low_rank import LowRankMixture
+from .base import MAX_PARAMETERS, WEIGHTS, ScoreNetwork, checked_labels
+from .head import Head
+from .residual_evaluation import ResidualEvaluator
+from .residual_objective import ResidualObjective
+from .residual_passes import ResidualLayout
+
+_CELLS = ("weights", "means", "directions", "variances", "residual")
+
+
+class ResidualMLP(ScoreNetwork):
+    r"""A score s(x, t, label): a closed-form backbone and a residual network that corrects it.
+
+    Parameters
+    ----------
+    dim : int
+        The dimension d of x.
+    width, n_blocks : int
+        Of the network: blocks h + φ(FiLM(LayerNorm h)) W, φ the SiLU (``residual_passes``).
+    n_classes : int, optional
+        Learn the classes 0 … n_classes − 1 apart: ``net(x, t, labels)``. A label of −1, or no labels, is the score of
+        all classes together.
+    backbone : Gaussian, GaussianMixture or LowRankMixture, optional
+        The law whose noised score the network starts from, exactly. Without one that of N(m, σ_d²), as ``head`` "edm".
+    process : GaussianProcess, optional
+        The noising process of the untrained network; ``fit_score`` gives the one it is trained with.
+    n_components : int
+        The network sees x by its first principal coordinates, each weighted by its signal to noise,
+        α sd_i z_i/(α² sd_i² + σ²); 256 unless given (all of them in lower dimension).
+    see_backbone : bool
+        And by as many coordinates of the backbone's denoised mean.
+    n_frequencies : int
+        Of the Fourier features of the noise level c (``head.Head.level``), from 1/16 to 1 turn per unit.
+    seed : int
+        Of the initial weights.
+    dtype : float32 or float64
+
+    Notes
+    -----
+    It learns by denoising only. ``net(x, t)``, ``jacobian_vector``, ``vector_jacobian`` and ``divergence`` are those
+    of a ``ScoreMLP``, each with ``labels=``. All arithmetic is in ``dtype``; the answer has the type of x.
+    """
+
+    def __init__(
+        self, dim: int, width: int = 1024, n_blocks: int = 3, *, n_classes: int | None = None, backbone: Any = None,
+        process: GaussianProcess | None = None, n_components: int | None = None, see_backbone: bool = True,
+        n_frequencies: int = 8, seed: int = 0, dtype: Any = np.float32,
+    ) -> None:  # fmt: skip
+        dim = checks.integer("dim", dim, minimum=1)
+        if n_components is None:
+            n_components = min(dim, 256)
+        mixture = None if backbone is None else LowRankMixture.of(backbone)
+        if mixture is not None and mixture.dim != dim:
+            raise ValueError(f"the backbone has dimension {mixture.dim}, the network {dim}")
+        if process is not None and not isinstance(process, GaussianProcess):
+            raise TypeError(f"process must be linear (EDM, VariancePreserving, ...), got {type(process).__name__}")
+        self._shape(dim, width, n_blocks, n_classes, n_components, bool(see_backbone), n_frequencies)
+        kind, seed = checks.dtype(dtype), checks.seed(seed)
+        axes, spreads, centre, spread = None, None, np.zeros(dim), 1.0
+        if mixture is not None:
+            centre = mixture.mean
+            axes, spreads = _principal(mixture.cov)
+            spread = float(np.sqrt((spreads**2).mean()))
+        self._rest(mixture, axes, spreads)
+        self.head = Head("edm", process, centre, spread, getattr(process, "t_min", 0.0))
+        self._set(_initial(self.layout, self.n_frequencies, seed).astype(kind))
+
+    def _shape(
+        self, dim: Any, width: Any, n_blocks: Any, n_classes: Any, n_components: Any, sees_backbone: Any,
+        n_frequencies: Any,
+    ) -> None:  # fmt: skip
+        """The layout, checked."""
+        dim, width = checks.integer("dim", dim, minimum=1), checks.integer("width", width, minimum=1)
+        n_blocks = checks.integer("n_blocks", n_blocks, minimum=1)
+        self.n_classes = None if n_classes is None else checks.integer("n_classes", n_classes, minimum=1)
+        self.n_components = checks.integer("n_components", n_components, minimum=1)
+        if self.n_components > dim:
+            raise ValueError(f"n_components must be <= {dim}, the dimension, got {self.n_components}")
+        self.sees_backbone = bool(sees_backbone)
+        self.n_frequencies = checks.integer("n_frequencies", n_frequencies, minimum=1)
+        n_conditions = 2 * self.n_frequencies + 1 + (self.n_classes or 0)
+        n_inputs = self.n_components * (2 if self.sees_backbone else 1)
+        self.layout = ResidualLayout(dim, n_inputs, n_conditions, width, n_blocks)
+        if self.layout.size > MAX_PARAMETERS:
+            raise ValueError(f"the network would have {self.layout.size} parameters, more than {MAX_PARAMETERS}")
+
+    def _rest(self, backbone: LowRankMixture | None, axes: np.ndarray | None, spreads: np.ndarray | None) -> None:
+        self.backbone, self._axes, self._spreads = backbone, axes, spreads
+        self._lock = threading.Lock()
+        self._cells: dict[np.dtype, tuple[np.ndarray, Cells]] = {}
+
+    # ---- what it is
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """Turns per unit of c of the Fourier features."""
+        return np.geomspace(1 / 16, 1.0, self.n_frequencies).astype(self.dtype)
+
+    def __repr__(self) -> str:
+        layout = self.layout
+        extras = "" if self.n_classes is None else f", n_classes={self.n_classes}"
+        extras += "" if self.backbone is None else f", backbone={self.backbone!r}"
+        extras += f", n_components={self.n_components}" + ("" if self.sees_backbone else ", see_backbone=False")
+        shape = f"{self.dim}, {layout.width}, {layout.n_blocks}"
+        return f"ResidualMLP({shape}{extras}): {layout.size} parameters, {self.dtype}"
+
+    def frame(self, dtype: Any, head: Head | None = None) -> tuple[np.ndarray | None, np.ndarray]:
+        """The principal axes (columns; None for those of x) and the spreads along them."""
+        head = self.head if head is None else head
+        if self._axes is None or self._spreads is None:
+            return None, np.full(self.dim, head.spread, dtype)
+        return self._axes.astype(dtype), self._spreads.astype(dtype)
+
+    def cells(self, head: Head, dtype: Any) -> Cells | None:
+        """The backbone in principal coordinates about the centre of a head."""
+        if self.backbone is None:
+            return None
+        centre = np.broadcast_to(np.asarray(head.centre, np.float64), (self.dim,))
+        with self._lock:
+            known = self._cells.get(np.dtype(dtype))
+            if known is None or not np.array_equal(known[0], centre):
+                known = centre, Cells(self.backbone, dtype, centre, self._axes)
+                self._cells[np.dtype(dtype)] = known
+        return known[1]
+
+    def learner(self, n: int, objective: str, **options: Any) -> ResidualObjective:
+        """What trains it: an objective for batches of n points."""
+        return ResidualObjective(self, n, objective, **options)
+
+    def _like_me(self) -> "ResidualMLP":
+        other = object.__new__(ResidualMLP)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_local", "parameters", "head")})
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_lock", "_cells")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._rest(self.backbone, self._axes, self._spreads)
+
+    # ---- files
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All numbers that make it, but for its head."""
+        found = {"parameters": self.parameters}
+        if self.backbone is not None:
+            found |= {name: getattr(self.backbone, name) for name in _CELLS}
+            found |= {"axes": np.asarray(self._axes), "spreads": np.asarray(self._spreads)}
+        return found
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(settings, arrays): all that :meth:`restored` needs, as plain data."""
+        layout = self.layout
+        settings = {
+            "dim": self.dim, "width": layout.width, "n_blocks": layout.n_blocks, "n_classes": self.n_classes,
+            "n_components": self.n_components, "see_backbone": self.sees_backbone,
+            "n_frequencies": self.n_frequencies, "backbone": self.backbone is not None, "head": self.head.stored(),
+        }  # fmt: skip
+        centre = np.broadcast_to(np.asarray(self.head.centre, dtype=np.float64), (self.dim,))
+        return settings, {**self.arrays(), "centre": np.array(centre)}
+
+    @classmethod
+    def restored(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ResidualMLP":
+        """The network that :meth:`stored` described; raises ValueError where the parts do not fit together."""
+        net = object.__new__(cls)
+        names = ("dim", "width", "n_blocks", "n_classes", "n_components", "see_backbone", "n_frequencies")
+        net._shape(*(settings[name] for name in names))
+        parameters, centre = arrays["parameters"], arrays["centre"]
+        if parameters.shape != (net.layout.size,) or centre.shape != (net.dim,):
+            raise ValueError(f"{parameters.size} parameters do not make a network of {net.layout.size}")
+        if not (np.isfinite(parameters).all() and np.isfinite(centre).all()):
+            raise ValueError("its parameters are not finite")
+        checks.dtype(parameters.dtype)
+        backbone, axes, spreads = None, None, None
+        if settings["backbone"]:
+            backbone = LowRankMixture(*(arrays[name] for name in _CELLS))
+            axes, spreads = arrays["axes"], arrays["spreads"]
+            if backbone.dim != net.dim or axes.shape != (net.dim, net.dim) or spreads.shape != (net.dim,):
+                raise ValueError(f"its backbone is not one of dimension {net.dim}")
+            if not (np.isfinite(axes).all() and np.isfinite(spreads).all() and (spreads > 0.0).all()):
+                raise ValueError("its principal axes are not finite")
+        net._rest(backbone, axes, spreads)
+        net.head = Head.restored(settings["head"], centre)
+        net._set(parameters)
+        return net
+
+    # ---- what it computes
+
+    def _new_evaluator(self) -> ResidualEvaluator:
+        return ResidualEvaluator(self)
+
+    def _exact_divergence(self, evaluator: Any, rows: np.ndarray, t: Any, *given: Any) -> np.ndarray:
+        found: np.ndarray = evaluator.divergence(rows, t, *given)
+        return found
+
+    def _conditions(self, labels: Any, n: int) -> tuple[Any, ...]:
+        if self.head.process is None:
+            raise ValueError(
+                "the network has no noising process yet: train it with fit_score(net, data, process=...), or make it "
+                "with process="
+            )
+        return (checked_labels(labels, self.n_classes, n),)
+
+
+def _principal(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors as columns and the roots of the eigenvalues, the largest first."""
+    values, vectors = np.linalg.eigh(cov)
+    return np.ascontiguousarray(vectors[:, ::-1]), np.sqrt(values[::-1])
+
+
+def _initial(layout: ResidualLayout, n_frequencies: int, seed: int) -> np.ndarray:
+    """Normal weights that keep the size of a signal, classes without effect, and W_out = 0: F = 0.
+
+    1.676 is 1/√E φ(z)² for a normal z; the blocks together add as much as they are given. The bias b_in is as large as
+    an input of unit variance, so that normalisation leaves the size of a smaller input to be seen.
+    """
+    parameters = np.zeros(layout.size)
+    views = layout.views(parameters)
+    draws = stream.normals(seed, stream.TRAINING, -(-layout.size // 2), 1, 2, first_path=WEIGHTS).reshape(-1)
+    drawn = layout.views(draws[: layout.size])
+    views.enter[:] = drawn.enter / np.sqrt(layout.n_inputs)
+    views.enter_bias[:] = drawn.enter_bias
+    views.film[: 2 * n_frequencies] = drawn.film[: 2 * n_frequencies] * (0.3 / np.sqrt(n_frequencies))
+    for matrix, part in zip(views.blocks, drawn.blocks, strict=True):
+        matrix[:] = part * (1.676 / np.sqrt(layout.width * layout.n_blocks))
+    return parameters
