@@ -43,7 +43,7 @@ class Cells:
         self.k, self.q, self.d = k, q, d
 
         def cast(values: Any) -> np.ndarray:
-            return np.ascontiguousarray(values, dtype=dtype)
+            return np.array(values, dtype=dtype, order="C")
 
         matrix = np.concatenate([directions.transpose(1, 0, 2).reshape(q * k, d), means]).T
         matrix = matrix if axes is None else axes.T @ matrix
