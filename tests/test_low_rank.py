@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesim as sde
-from sdesim.targets import Gaussian, GaussianMixture, LowRankMixture, cells, clusters
+from sdesim.targets import Gaussian, GaussianMixture, LowRankMixture, PrincipalMixture, cells, clusters
 
 K, Q, D = 5, 3, 11
 
@@ -178,6 +178,93 @@ def test_draws_without_residual_lie_in_the_planes_of_their_cells():
     np.testing.assert_allclose(inside @ one.directions[0], away, atol=1e-12)
     assert abs(inside.var(axis=0) / one.variances[0] - 1).max() < 0.3
     assert one.sample(500, 1).shape == (500, 6)
+
+
+# ---- a mixture in the leading principal coordinates
+
+TURN = np.linalg.qr(np.random.default_rng(8).standard_normal((7, 7)))[0]
+PRINCIPAL = PrincipalMixture(np.arange(7.0) / 3, TURN, mixture(3, 2, 4), [0.3, 0.02, 1.5])
+
+
+def written_out(law):
+    """A PrincipalMixture as a mixture of dense covariances."""
+    low, m = dense(law.mixture), law.mixture.dim
+    covs = np.zeros((low.n_components, law.dim, law.dim))
+    covs[:, :m, :m], covs[:, m:, m:] = low.covs, np.diag(law.tail)
+    covs = law.axes @ covs @ law.axes.T
+    return GaussianMixture(
+        low.weights, law.centre + low.means @ law.axes[:, :m].T, (covs + covs.transpose(0, 2, 1)) / 2
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+def test_the_noised_law_in_principal_coordinates(process):
+    rng = np.random.default_rng(2)
+    x, t = 2 * rng.standard_normal((300, 7)), rng.uniform(0.01, 1.0, 300)
+    law, full = sde.marginal_score(process, PRINCIPAL), sde.marginal_score(process, written_out(PRINCIPAL))
+    np.testing.assert_allclose(law(x, t), full(x, t), atol=1e-10)
+    np.testing.assert_allclose(law.log_density(x, t), full.log_density(x, t), atol=1e-10)
+    np.testing.assert_allclose(law(x, 0.4), full(x, 0.4), atol=1e-10)
+    np.testing.assert_allclose(law.law(0.3).score(x), full(x, 0.3), atol=1e-10)
+    np.testing.assert_allclose(law(x.astype(np.float32), t), full(x, t), atol=1e-4)
+    whole = law(x.astype(np.float32), t)
+    assert (law(x[256:].astype(np.float32), t[256:]) == whole[256:]).all()
+    assert (pickle.loads(pickle.dumps(PRINCIPAL)).score(x) == PRINCIPAL.score(x)).all()
+
+
+def test_moments_and_draws_in_principal_coordinates():
+    full, n = written_out(PRINCIPAL), 100_000
+    np.testing.assert_allclose(PRINCIPAL.cov, full.cov, atol=1e-12)
+    np.testing.assert_allclose(PRINCIPAL.mean, full.mean, atol=1e-12)
+    np.testing.assert_allclose(PRINCIPAL.spreads**2, np.diag(TURN.T @ full.cov @ TURN), atol=1e-12)
+    x = PRINCIPAL.sample(n, 1)
+    np.testing.assert_allclose(np.cov(x.T), full.cov, atol=10 * np.sqrt(2 / n) * full.cov.max())
+    np.testing.assert_allclose(x.mean(axis=0), full.mean, atol=5 * np.sqrt(full.cov.max() / n))
+    flat = (PRINCIPAL.sample(20, 1, residual=False) - PRINCIPAL.centre) @ TURN
+    assert abs(flat[:, 4:]).max() < 1e-12
+
+
+def test_other_targets_in_principal_coordinates():
+    one = Gaussian(np.arange(4.0), np.diag([1.0, 2.0, 0.1, 3.0]) + 0.05)
+    for target in (one, LOW, DENSE, Gaussian(1.0, 4.0), PRINCIPAL):
+        law = PrincipalMixture.of(target)
+        x = np.random.default_rng(6).standard_normal((9, target.dim))
+        np.testing.assert_allclose(law.score(x), target.score(x), atol=1e-10)
+    assert PrincipalMixture.of(one).mixture.dim == 1  # a Gaussian costs next to nothing
+
+
+def test_a_fit_in_principal_coordinates_is_likelier_where_the_rest_is_uneven():
+    """Coordinates that hardly change beside others that do: one variance for both is the wrong model."""
+    rng = np.random.default_rng(4)
+    low = mixture(3, 2, 6, seed=5, spread=4.0)
+    spread = np.concatenate([np.full(6, 1.0), np.geomspace(0.5, 0.005, 14)])
+    x = spread * np.concatenate([low.sample(4000, 1), rng.standard_normal((4000, 14))], axis=1)
+    x = x @ np.linalg.qr(rng.standard_normal((20, 20)))[0].T
+    train, test = x[:3000], x[3000:]
+    flat = LowRankMixture.fit(train, 3, 2)
+    law = PrincipalMixture.fit(train, 3, 2, n_components=6)
+    assert law.log_density(test).mean() > flat.log_density(test).mean() + 5
+    np.testing.assert_allclose(law.tail, spread[6:] ** 2, rtol=0.2, atol=1e-3)
+    assert "6 principal coordinates of 20" in repr(law)
+    with pytest.raises(ValueError, match="n_components must be <= 20"):
+        PrincipalMixture.fit(train, 3, 2, n_components=21)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"centre": 0.0}, "centre has shape"),
+        ({"axes": np.eye(6)}, r"axes has shape \(6, 6\), expected \(7, 7\)"),
+        ({"axes": 1.1 * TURN}, "orthonormal columns"),
+        ({"mixture": DENSE}, "must be a LowRankMixture, got GaussianMixture"),
+        ({"tail": [0.1]}, r"tail has shape \(1,\), expected \(3,\): 7 coordinates less 4"),
+        ({"tail": [0.1, 0.0, 0.1]}, "tail must be > 0"),
+    ],
+)
+def test_bad_principal_arguments(change, message):
+    good = {"centre": np.zeros(7), "axes": TURN, "mixture": PRINCIPAL.mixture, "tail": np.ones(3)}
+    with pytest.raises((ValueError, TypeError), match=message):
+        PrincipalMixture(**{**good, **change})
 
 
 # ---- fits

@@ -16,6 +16,7 @@ from ..core import checks, stream
 from ..processes.gaussian import GaussianProcess
 from ..targets.cells import Cells
 from ..targets.low_rank import LowRankMixture
+from ..targets.principal import PrincipalMixture
 from .base import MAX_PARAMETERS, WEIGHTS, ScoreNetwork, checked_labels
 from .head import Head
 from .residual_evaluation import ResidualEvaluator
@@ -37,7 +38,7 @@ class ResidualMLP(ScoreNetwork):
     n_classes : int, optional
         Learn the classes 0 … n_classes − 1 apart: ``net(x, t, labels)``. A label of −1, or no labels, is the score of
         all classes together.
-    backbone : Gaussian, GaussianMixture or LowRankMixture, optional
+    backbone : Gaussian, GaussianMixture, LowRankMixture or PrincipalMixture, optional
         The law whose noised score the network starts from, exactly. Without one that of N(m, σ_d²), as ``head`` "edm".
     process : GaussianProcess, optional
         The noising process of the untrained network; ``fit_score`` gives the one it is trained with.
@@ -66,19 +67,17 @@ class ResidualMLP(ScoreNetwork):
         dim = checks.integer("dim", dim, minimum=1)
         if n_components is None:
             n_components = min(dim, 256)
-        mixture = None if backbone is None else LowRankMixture.of(backbone)
-        if mixture is not None and mixture.dim != dim:
-            raise ValueError(f"the backbone has dimension {mixture.dim}, the network {dim}")
+        law = None if backbone is None else PrincipalMixture.of(backbone)
+        if law is not None and law.dim != dim:
+            raise ValueError(f"the backbone has dimension {law.dim}, the network {dim}")
         if process is not None and not isinstance(process, GaussianProcess):
             raise TypeError(f"process must be linear (EDM, VariancePreserving, ...), got {type(process).__name__}")
         self._shape(dim, width, n_blocks, n_classes, n_components, bool(see_backbone), n_frequencies)
         kind, seed = checks.dtype(dtype), checks.seed(seed)
-        axes, spreads, centre, spread = None, None, np.zeros(dim), 1.0
-        if mixture is not None:
-            centre = mixture.mean
-            axes, spreads = _principal(mixture.cov)
-            spread = float(np.sqrt((spreads**2).mean()))
-        self._rest(mixture, axes, spreads)
+        self._rest(law)
+        centre, spread = np.zeros(dim), 1.0
+        if law is not None and self._spreads is not None:
+            centre, spread = law.mean, float(np.sqrt((self._spreads**2).mean()))
         self.head = Head("edm", process, centre, spread, getattr(process, "t_min", 0.0))
         self._set(_initial(self.layout, self.n_frequencies, seed).astype(kind))
 
@@ -101,10 +100,11 @@ class ResidualMLP(ScoreNetwork):
         if self.layout.size > MAX_PARAMETERS:
             raise ValueError(f"the network would have {self.layout.size} parameters, more than {MAX_PARAMETERS}")
 
-    def _rest(self, backbone: LowRankMixture | None, axes: np.ndarray | None, spreads: np.ndarray | None) -> None:
-        self.backbone, self._axes, self._spreads = backbone, axes, spreads
+    def _rest(self, backbone: PrincipalMixture | None) -> None:
+        self.backbone = backbone
+        self._spreads = None if backbone is None else backbone.spreads
         self._lock = threading.Lock()
-        self._cells: dict[np.dtype, tuple[np.ndarray, Cells]] = {}
+        self._cells: dict[np.dtype, Cells] = {}
 
     # ---- what it is
 
@@ -124,21 +124,24 @@ class ResidualMLP(ScoreNetwork):
     def frame(self, dtype: Any, head: Head | None = None) -> tuple[np.ndarray | None, np.ndarray]:
         """The principal axes (columns; None for those of x) and the spreads along them."""
         head = self.head if head is None else head
-        if self._axes is None or self._spreads is None:
+        if self.backbone is None or self._spreads is None:
             return None, np.full(self.dim, head.spread, dtype)
-        return self._axes.astype(dtype), self._spreads.astype(dtype)
+        return self.backbone.axes.astype(dtype), self._spreads.astype(dtype)
 
-    def cells(self, head: Head, dtype: Any) -> Cells | None:
-        """The backbone in principal coordinates about the centre of a head."""
+    def centre(self, head: Head) -> np.ndarray:
+        """The point that coordinates are counted from: the backbone's own, or that of a head."""
+        if self.backbone is not None:
+            return np.asarray(self.backbone.centre)
+        return np.array(np.broadcast_to(np.asarray(head.centre, np.float64), (self.dim,)))
+
+    def cells(self, dtype: Any) -> Cells | None:
+        """The backbone's mixture in its coordinates."""
         if self.backbone is None:
             return None
-        centre = np.broadcast_to(np.asarray(head.centre, np.float64), (self.dim,))
         with self._lock:
-            known = self._cells.get(np.dtype(dtype))
-            if known is None or not np.array_equal(known[0], centre):
-                known = centre, Cells(self.backbone, dtype, centre, self._axes)
-                self._cells[np.dtype(dtype)] = known
-        return known[1]
+            if np.dtype(dtype) not in self._cells:
+                self._cells[np.dtype(dtype)] = Cells(self.backbone.mixture, dtype)
+        return self._cells[np.dtype(dtype)]
 
     def learner(self, n: int, objective: str, **options: Any) -> ResidualObjective:
         """What trains it: an objective for batches of n points."""
@@ -154,7 +157,7 @@ class ResidualMLP(ScoreNetwork):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._rest(self.backbone, self._axes, self._spreads)
+        self._rest(self.backbone)
 
     # ---- files
 
@@ -162,8 +165,9 @@ class ResidualMLP(ScoreNetwork):
         """All numbers that make it, but for its head."""
         found = {"parameters": self.parameters}
         if self.backbone is not None:
-            found |= {name: getattr(self.backbone, name) for name in _CELLS}
-            found |= {"axes": np.asarray(self._axes), "spreads": np.asarray(self._spreads)}
+            law = self.backbone
+            found |= {name: getattr(law.mixture, name) for name in _CELLS}
+            found |= {"axes": law.axes, "origin": law.centre, "tail": law.tail}
         return found
 
     def stored(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -189,15 +193,13 @@ class ResidualMLP(ScoreNetwork):
         if not (np.isfinite(parameters).all() and np.isfinite(centre).all()):
             raise ValueError("its parameters are not finite")
         checks.dtype(parameters.dtype)
-        backbone, axes, spreads = None, None, None
+        law = None
         if settings["backbone"]:
-            backbone = LowRankMixture(*(arrays[name] for name in _CELLS))
-            axes, spreads = arrays["axes"], arrays["spreads"]
-            if backbone.dim != net.dim or axes.shape != (net.dim, net.dim) or spreads.shape != (net.dim,):
-                raise ValueError(f"its backbone is not one of dimension {net.dim}")
-            if not (np.isfinite(axes).all() and np.isfinite(spreads).all() and (spreads > 0.0).all()):
-                raise ValueError("its principal axes are not finite")
-        net._rest(backbone, axes, spreads)
+            mixture = LowRankMixture(*(arrays[name] for name in _CELLS))
+            law = PrincipalMixture(arrays["origin"], arrays["axes"], mixture, arrays["tail"])
+            if law.dim != net.dim:
+                raise ValueError(f"its backbone has dimension {law.dim}, the network {net.dim}")
+        net._rest(law)
         net.head = Head.restored(settings["head"], centre)
         net._set(parameters)
         return net
@@ -218,12 +220,6 @@ class ResidualMLP(ScoreNetwork):
                 "with process="
             )
         return (checked_labels(labels, self.n_classes, n),)
-
-
-def _principal(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors as columns and the roots of the eigenvalues, the largest first."""
-    values, vectors = np.linalg.eigh(cov)
-    return np.ascontiguousarray(vectors[:, ::-1]), np.sqrt(values[::-1])
 
 
 def _initial(layout: ResidualLayout, n_frequencies: int, seed: int) -> np.ndarray:

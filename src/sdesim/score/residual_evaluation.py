@@ -24,19 +24,22 @@ class ResidualEvaluator:
     def __init__(self, net: Any) -> None:
         self.net, self.head, self.dtype = net, net.head, net.dtype
         self.axes, self.spreads = net.frame(self.dtype)
+        self.centre = net.centre(self.head)
         self.spread = self.dtype.type(self.head.spread)
         self.passes = ResidualPasses(net.layout, net.parameters, None, ROWS)
         self.last_bias = np.array(self.passes.weights.leave_bias)
         self.frequencies = net.frequencies
         self.levels, self.classes = np.zeros(ROWS, self.dtype), np.full(ROWS, -1)
-        cells = net.cells(self.head, self.dtype)
+        cells = net.cells(self.dtype)
         self.block = None if cells is None else Block(cells)
         self.bent: Tangents | None = None
-        if self.block is None:
-            self.y, self.s = np.zeros((ROWS, net.dim), self.dtype), np.zeros((ROWS, net.dim), self.dtype)
-            self.scales = np.ones((ROWS, 2), self.dtype)
-        else:
-            self.y, self.s, self.scales = self.block.u, self.block.out, self.block.scales
+        self.y, self.s = (np.zeros((ROWS, net.dim), self.dtype) for _ in range(2))
+        self.scales = np.ones((ROWS, 2), self.dtype)
+        # without a mixture no coordinate is a leading one
+        self.leading = np.zeros((ROWS, 0), self.dtype) if self.block is None else self.block.u
+        self.slopes = self.leading if self.block is None else self.block.out
+        if self.block is not None:
+            self.block.scales = self.scales
         self.phases = [] if self.block is None else self.block.phases()
         self.forward = self.passes.forward()
         self.backward = self.passes.reverse() + self.passes.reach_inputs()
@@ -49,26 +52,24 @@ class ResidualEvaluator:
             where = slice(lo, min(lo + ROWS, len(rows)))
             n = where.stop - lo
             times = np.full(n, t) if shared else t[where]
-            alpha, _, sigma = self.head.noise(times)
+            alpha, beta, sigma = self.head.noise(times)
             self.y[n:], self.scales[n:], self.levels[n:], self.classes[n:] = 0.0, 1.0, 0.0, -1
-            centred = (rows[where] - self.head.shift(times)).astype(self.dtype)
-            self.y[:n] = centred
+            self.y[:n] = rows[where] - (alpha[:, None] * self.centre + beta[:, None])
             if self.axes is not None:
                 # the whole block, so that a row has the same bits in any company
                 self.y[:] = self.y @ self.axes
             self.scales[:n, 0], self.scales[:n, 1] = alpha, sigma**2
             self.levels[:n], self.classes[:n] = self.head.level(times), labels[where]
-            if self.block is None:
-                residual_kernels.wiener(self.y, self.spreads, self.scales, self.s, 0, ROWS)
-            elif kept:
+            residual_kernels.divide(self.y, self.leading, self.spreads, self.scales, self.s, 0, ROWS)
+            if kept and self.block is not None:
                 self.bent = Tangents(self.block) if self.bent is None else self.bent
                 run(self.bent.phases)
             else:
                 run(self.phases)
             p = self.passes
             residual_kernels.inputs(
-                self.y, self.s, self.spreads, self.scales, self.spread, net.n_components, net.sees_backbone, p.inputs,
-                0, ROWS,
+                self.y, self.slopes, self.s, self.spreads, self.scales, self.spread, net.n_components,
+                net.sees_backbone, p.inputs, 0, ROWS,
             )  # fmt: skip
             residual_kernels.conditions(self.levels, self.classes, self.frequencies, p.conditions, 0, ROWS)
             run(self.forward)
@@ -89,11 +90,13 @@ class ResidualEvaluator:
     def _turned_back(self, v: np.ndarray) -> np.ndarray:
         return v if self.axes is None else v @ self.axes.T
 
-    def _hessian(self, v: np.ndarray, alpha: np.ndarray, noise: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    def _hessian(self, v: np.ndarray, noise: np.ndarray, wide: np.ndarray) -> np.ndarray:
         """The derivative of the backbone's score along v, in principal coordinates."""
+        found = -v / (wide**2 + noise)
         if self.bent is not None:
-            return self.bent.along(v)
-        return -v / (wide**2 + noise)
+            m = self.leading.shape[1]
+            found[:, :m] = self.bent.along(v[:, :m])
+        return found
 
     def score(self, rows: np.ndarray, t: Any, labels: np.ndarray) -> np.ndarray:
         """s at every row."""
@@ -116,7 +119,7 @@ class ResidualEvaluator:
     def _along(self, v: np.ndarray, alpha: Any, noise: Any, wide: Any, gain: Any) -> np.ndarray:
         """J v for v (n, dim), in principal coordinates."""
         c = self.net.n_components
-        of_s = np.array(self._hessian(v, alpha, noise, wide))
+        of_s = self._hessian(v, noise, wide)
         moved = np.zeros((len(v), self.net.layout.n_inputs), self.dtype)
         moved[:, :c] = (wide / (wide**2 + noise) * v)[:, :c]
         if self.net.sees_backbone:
@@ -142,7 +145,7 @@ class ResidualEvaluator:
                 of_mean = pull[:, c:] / (alpha * self.spread)
                 of_y[:, :c] += of_mean
                 of_s[:, :c] += noise * of_mean
-            back[where] = self._turned_back(of_y + self._hessian(of_s, alpha, noise, wide))
+            back[where] = self._turned_back(of_y + self._hessian(of_s, noise, wide))
         return found, back
 
     def divergence(self, rows: np.ndarray, t: Any, labels: np.ndarray) -> np.ndarray:

@@ -99,20 +99,29 @@ def tangent(carried, film, level, hat, scale, bent, moved, n):
 
 
 @kernel
-def wiener(y, spreads, scales, s, lo, hi):
-    """The score of N(0, α² sd² + σ²) in every coordinate; ``scales`` holds α and σ² a row."""
+def divide(y, leading, spreads, scales, s, lo, hi):
+    """The leading coordinates for the backbone's mixture; in the others the score of N(0, α² sd² + σ²)."""
     wide_vectors()
+    m = leading.shape[1]
     for i in range(lo, hi):
         at, out, shrink, noise = y[i], s[i], scales[i, 0] * scales[i, 0], scales[i, 1]
-        for j in range(at.shape[0]):
-            out[j] = -at[j] / (shrink * spreads[j] * spreads[j] + noise)
+        for j in range(m):
+            leading[i, j] = at[j]
+        rest, slope, widths = at[m:], out[m:], spreads[m:]
+        for j in range(rest.shape[0]):
+            slope[j] = -rest[j] / (shrink * widths[j] * widths[j] + noise)
 
 
 @kernel
-def inputs(y, s, spreads, scales, spread, n_components, answer, out, lo, hi):
-    """α sd y/(α² sd² + σ²) for the first components, then (y + σ² s)/(α σ_d): the backbone's denoised mean."""
+def inputs(y, leading, s, spreads, scales, spread, n_components, answer, out, lo, hi):
+    """α sd y/(α² sd² + σ²) for the first components, then (y + σ² s)/(α σ_d): the backbone's denoised mean.
+
+    ``leading`` are the mixture's scores, which are put in their place in s.
+    """
     wide_vectors()
     for i in range(lo, hi):
+        for j in range(leading.shape[1]):
+            s[i, j] = leading[i, j]
         at, slope, row, alpha, noise = y[i], s[i], out[i], scales[i, 0], scales[i, 1]
         for j in range(n_components):
             wide = alpha * spreads[j]

@@ -61,12 +61,12 @@ class ResidualObjective:
         self.labels = np.full(n, -1)
         self.mix, self.scales = np.zeros((n, 4), dtype), np.zeros((n, 2), dtype)
         self.units, self.levels, self.weights, self.losses = (np.zeros(n, dtype) for _ in range(4))
-        centre = np.broadcast_to(np.asarray(head.centre, np.float64), (self.dim,))
+        centre = net.centre(head)
         self.centre = (centre if self.axes is None else centre @ self.axes.astype(np.float64)).astype(dtype)
         # a multiple of four points, so that every tile starts at a block of the random stream
         self.tiles = [(p, min(CHUNK, n - p), p) for p in range(0, n, CHUNK)]
-        cells = net.cells(head, dtype)
-        self.block = None if cells is None else Block(cells, n, self.y, self.s)
+        cells = net.cells(dtype)
+        self.block = None if cells is None else Block(cells, n)
         self.flops = net.layout.flops(n) + (4 * n * cells.matrix.size if cells is not None else 0)
         self.phases = self._phases()
 
@@ -104,21 +104,22 @@ class ResidualObjective:
     def _phases(self) -> list[Phase]:
         p = self.passes
         turn = [] if self.axes is None else [products(self.x, self.axes, self.z)]
-        if self.block is None:
-            backbone = [self._each(residual_kernels.wiener, self.y, self.spreads, self.scales, self.s)]
-        else:
-            self.block.scales = self.scales
+        leading = slopes = np.zeros((self.n, 0), self.x.dtype)  # without a mixture no coordinate is a leading one
+        backbone: list[Phase] = []
+        if self.block is not None:
+            leading, slopes, self.block.scales = self.block.u, self.block.out, self.scales
             backbone = self.block.phases()
+        divide = self._each(residual_kernels.divide, self.y, leading, self.spreads, self.scales, self.s)
         inputs = self._each(
-            residual_kernels.inputs, self.y, self.s, self.spreads, self.scales, self.spread, self.n_components,
-            self.sees_backbone, p.inputs,
+            residual_kernels.inputs, self.y, slopes, self.s, self.spreads, self.scales, self.spread,
+            self.n_components, self.sees_backbone, p.inputs,
         )  # fmt: skip
         loss = self._each(
             residual_kernels.regression, p.out, p.weights.leave_bias, self.s, self.target, self.spreads, self.scales,
             self.units, self.weights, self.share, p.back, self.losses,
         )  # fmt: skip
         enter: Phase = [functools.partial(self._enter, *tile[:2]) for tile in self.tiles]
-        return [*turn, enter, *backbone, inputs, *p.forward(), loss, *p.reverse(), *p.gradient()]
+        return [*turn, enter, divide, *backbone, inputs, *p.forward(), loss, *p.reverse(), *p.gradient()]
 
     def _each(self, function: Any, *arguments: Any) -> Phase:
         return [functools.partial(function, *arguments, p, p + n) for p, n, _ in self.tiles]

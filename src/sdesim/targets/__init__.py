@@ -6,3 +6,4 @@ from .gamma import Gamma as Gamma
 from .gaussian import Gaussian as Gaussian
 from .low_rank import LowRankMixture as LowRankMixture
 from .mixture import GaussianMixture as GaussianMixture
+from .principal import PrincipalMixture as PrincipalMixture

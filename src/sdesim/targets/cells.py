@@ -32,12 +32,12 @@ Phases = list[list[Callable[[], Any]]]
 
 
 class Cells:
-    """The arrays of a mixture in one type of number, about a centre and in a frame of axes (the columns of ``axes``).
+    """The arrays of a mixture in one type of number, about a centre.
 
     ``matrix`` (d, k(q + 1)) holds W: column jk + i is direction j of cell i, column qk + i the mean of cell i.
     """
 
-    def __init__(self, mixture: Any, dtype: Any, centre: Any = 0.0, axes: np.ndarray | None = None) -> None:
+    def __init__(self, mixture: Any, dtype: Any, centre: Any = 0.0) -> None:
         directions, means = mixture.directions, mixture.means - centre
         k, q, d = directions.shape
         self.k, self.q, self.d = k, q, d
@@ -46,7 +46,6 @@ class Cells:
             return np.array(values, dtype=dtype, order="C")
 
         matrix = np.concatenate([directions.transpose(1, 0, 2).reshape(q * k, d), means]).T
-        matrix = matrix if axes is None else axes.T @ matrix
         # entries that are rounding and nothing else can be subnormal in float32, which makes products nine times slower
         self.matrix = cast(np.where(np.abs(matrix) < 1e-20 * np.abs(matrix).max(), 0.0, matrix))
         self.offsets = cast(np.einsum("kqd,kd->qk", directions, means))
@@ -80,11 +79,10 @@ class Block:
     density : (n,) log densities
     """
 
-    def __init__(self, cells: Cells, n: int = ROWS, u: np.ndarray | None = None, out: np.ndarray | None = None) -> None:
+    def __init__(self, cells: Cells, n: int = ROWS) -> None:
         dtype, d = cells.dtype, cells.d
         self.cells, self.n = cells, n
-        self.u = np.zeros((n, d), dtype) if u is None else u
-        self.out = np.zeros((n, d), dtype) if out is None else out
+        self.u, self.out = np.zeros((n, d), dtype), np.zeros((n, d), dtype)
         self.scales = np.ones((n, 2), dtype)
         self.h = np.zeros((n, cells.k * (cells.q + 1)), dtype)
         self.r = np.zeros((n, cells.k), dtype)

@@ -19,7 +19,7 @@ def fitted(
     progress: Any,
 ) -> tuple[np.ndarray, ...]:  # fmt: skip
     """(weights, means, directions, variances, residual) of the cells of ``data``."""
-    x = _points(data)
+    x = checked_points(data)
     n, d = x.shape
     rank = checks.integer("rank", rank, minimum=1)
     if rank > d:
@@ -50,7 +50,8 @@ def fitted(
     return members / n, means, directions, variances, residual
 
 
-def _points(data: Any) -> np.ndarray:
+def checked_points(data: Any) -> np.ndarray:
+    """Points (n, d) in float32 or float64, finite."""
     x = np.asarray(data)
     if x.dtype.kind not in "fiu":
         raise TypeError(f"data must hold real numbers, got dtype {x.dtype}")
@@ -61,6 +62,18 @@ def _points(data: Any) -> np.ndarray:
         row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
         raise ValueError(f"data must be finite, got {x[row, column]} at row {row}, column {column}")
     return x
+
+
+def principal_axes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean, the eigenvectors of the covariance (columns) and its eigenvalues, the largest first."""
+    mean, d = x.mean(axis=0, dtype=np.float64), x.shape[1]
+    total = np.zeros((d, d))
+    with blas.single_threaded():
+        for lo in range(0, len(x), _CHUNK):
+            away = x[lo : lo + _CHUNK] - mean.astype(x.dtype)
+            total += away.T @ away
+    values, vectors = np.linalg.eigh(total / len(x))
+    return mean, np.ascontiguousarray(vectors[:, ::-1]), np.maximum(values[::-1], 0.0)
 
 
 def _given(labels: Any, n: int, least: int) -> np.ndarray:
