@@ -250,7 +250,8 @@ def test_dropped_labels_and_unknown_ones():
     unknown = sde.fit_score(net, DATA, labels=np.full(len(DATA), -1), **SHORT)
     assert (unknown.losses == fits[2].losses).all()
     x, t, *_ = points(5)
-    assert (unknown.score(x, t, 0) == unknown.score(x, t)).all()  # nothing was learned of the class
+    assert (unknown.score(x, t, 0) == unknown.score(x, t, 1)).all()  # nothing was learned of the classes
+    assert not (unknown.score(x, t, 0) == unknown.score(x, t)).all()
 
 
 # ---- the same bits

@@ -94,7 +94,8 @@ class ResidualMLP(ScoreNetwork):
             raise ValueError(f"n_components must be <= {dim}, the dimension, got {self.n_components}")
         self.sees_backbone = bool(sees_backbone)
         self.n_frequencies = checks.integer("n_frequencies", n_frequencies, minimum=1)
-        n_conditions = 2 * self.n_frequencies + 1 + (self.n_classes or 0)
+        # one for each class, and one for none: what is said of no class is learned apart from what classes share
+        n_conditions = 2 * self.n_frequencies + 1 + (0 if self.n_classes is None else self.n_classes + 1)
         n_inputs = self.n_components * (2 if self.sees_backbone else 1)
         self.layout = ResidualLayout(dim, n_inputs, n_conditions, width, n_blocks)
         if self.layout.size > MAX_PARAMETERS:

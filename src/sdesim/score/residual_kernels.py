@@ -134,7 +134,7 @@ def inputs(y, leading, s, spreads, scales, spread, n_components, answer, out, lo
 
 @kernel
 def conditions(levels, classes, frequencies, out, lo, hi):
-    """Sines and cosines of 2πfc, a one, and a one in the column of the class (none for a class < 0)."""
+    """Sines and cosines of 2πfc, a one, and a one in the column of the class, the last for a class < 0."""
     k = frequencies.shape[0]
     turn = levels.dtype.type(2.0 * math.pi)
     for i in range(lo, hi):
@@ -144,8 +144,8 @@ def conditions(levels, classes, frequencies, out, lo, hi):
             angle = turn * levels[i] * frequencies[j]
             row[j], row[k + j] = np.sin(angle), np.cos(angle)
         row[2 * k] = 1
-        if classes[i] >= 0:
-            row[2 * k + 1 + classes[i]] = 1
+        if out.shape[1] > 2 * k + 1:
+            row[2 * k + 1 + classes[i] if classes[i] >= 0 else out.shape[1] - 1] = 1
 
 
 @kernel

@@ -5,7 +5,8 @@ r"""Forward, tangent and reverse passes of a residual network with conditioned n
     h_{ℓ+1} = h_ℓ + φ(z_ℓ) W_ℓ + b_ℓ,   ℓ = 0 … L − 1
     F = φ(z_L) W_out + b_out
 
-with φ the SiLU and c the conditions: Fourier features of the noise level, a one, and a one in the place of the class.
+with φ the SiLU and c the conditions: Fourier features of the noise level, a one, and a one in the place of the class or
+of no class.
 Normalising before every product (Xiong et al. 2020) leaves a straight way from the first layer to the last.
 
 As in ``passes``, a pass is a list of phases of tasks, cut by the shapes alone: the bits do not depend on the number of
