@@ -267,6 +267,31 @@ def test_bad_principal_arguments(change, message):
         PrincipalMixture(**{**good, **change})
 
 
+# ---- classes
+
+
+def test_posterior_weights_and_the_weights_of_classes():
+    logs = np.stack([
+        np.log(w) + Gaussian(mean, cov).log_density(X)
+        for w, mean, cov in zip(DENSE.weights, DENSE.means, DENSE.covs, strict=True)
+    ], axis=1)  # fmt: skip
+    wanted = np.exp(logs - DENSE.log_density(X)[:, None])
+    np.testing.assert_allclose(LOW.posterior(X), wanted, atol=1e-10)
+    labels = (X[:, 0] > 0).astype(int)
+    table = LOW.class_weights(X, labels)
+    np.testing.assert_allclose(table.sum(axis=1), 1.0)
+    n = (labels == 1).sum()
+    np.testing.assert_allclose(table[1], (wanted[labels == 1].sum(axis=0) + LOW.weights) / (n + 1), atol=1e-10)
+    z = np.random.default_rng(3).standard_normal((300, 7))
+    inside = ((z - PRINCIPAL.centre) @ TURN)[:, :4]
+    np.testing.assert_allclose(
+        PRINCIPAL.class_weights(z, labels), PRINCIPAL.mixture.class_weights(inside, labels), atol=1e-10
+    )
+    for wrong in (labels[1:], labels + 1, labels - 1, labels * 1.0):
+        with pytest.raises(ValueError, match="labels must be"):
+            LOW.class_weights(X, wrong)
+
+
 # ---- fits
 
 

@@ -1,5 +1,6 @@
 """Residual networks: exact starts, derivatives against finite differences, labels, the same bits, files, bad inputs."""
 
+import dataclasses
 import functools
 import pickle
 import threading
@@ -21,6 +22,7 @@ GAUSSIAN = Gaussian(np.linspace(-1, 1, DIM), np.diag(np.geomspace(2.0, 0.1, DIM)
 TURN = np.linalg.qr(np.random.default_rng(8).standard_normal((DIM, DIM)))[0]
 PRINCIPAL = PrincipalMixture(np.arange(DIM) / 3, TURN, mixture(3, 2, 4), [0.3, 0.02])
 BACKBONES = {"principal": PRINCIPAL, "low_rank": LOW, "gaussian": GAUSSIAN, "none": None}
+TABLE = np.random.default_rng(5).dirichlet(np.ones(3), 3)  # weights of PRINCIPAL's cells in three classes
 H = 1e-5
 
 
@@ -31,7 +33,7 @@ def untrained(backbone=LOW, *, dtype=np.float64, process=VP, width=20, n_blocks=
 
 def network(backbone=LOW, **options):
     """A network with no weight at its initial value."""
-    net = untrained(backbone, **options)
+    net = untrained(backbone, **options, class_weights=TABLE if backbone is PRINCIPAL else None)
     noise = np.random.default_rng(1).standard_normal(net.parameters.size)
     return net.with_parameters((net.parameters + 0.2 * noise).astype(net.dtype))
 
@@ -64,6 +66,22 @@ def test_the_start_is_the_backbones_score_exactly(backbone, process):
     for given in (None, labels):
         np.testing.assert_allclose(net(x, t, given), exact, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(net.astype(np.float32)(x, t), exact, rtol=2e-4, atol=2e-5 * abs(exact).max())
+
+
+def classified(**options):
+    return untrained(PRINCIPAL, class_weights=TABLE, **options)
+
+
+def test_with_class_weights_it_starts_at_the_backbones_model_of_the_class():
+    net = classified()
+    x, t, _, labels = points(270)
+    found = net(x, t, labels)
+    for k, weights in enumerate([*TABLE, PRINCIPAL.mixture.weights]):
+        law = dataclasses.replace(PRINCIPAL, mixture=dataclasses.replace(PRINCIPAL.mixture, weights=weights))
+        rows = labels == (k if k < 3 else -1)
+        exact = sde.marginal_score(VP, law)(x[rows], t[rows])
+        np.testing.assert_allclose(found[rows], exact, atol=1e-10)
+    np.testing.assert_allclose(net(x, t), untrained(PRINCIPAL)(x, t), atol=1e-12)
 
 
 def test_without_a_backbone_it_starts_at_a_normal_law_of_the_heads_spread():
@@ -361,6 +379,10 @@ def test_files_that_do_not_fit_together_are_refused():
         (lambda: sde.ResidualMLP(3, 8, backbone=sde.targets.DoubleWellDensity()), "got DoubleWellDensity"),
         (lambda: sde.ResidualMLP(3, 8, process=sde.GeometricBrownian(0.1, 0.2)), "process must be linear"),
         (lambda: sde.ResidualMLP(3, 2**20), "parameters, more than"),
+        (lambda: sde.ResidualMLP(DIM, 8, class_weights=TABLE, n_classes=3), "give both"),
+        (lambda: sde.ResidualMLP(DIM, 8, class_weights=TABLE, backbone=PRINCIPAL), "give both"),
+        (lambda: untrained(PRINCIPAL, class_weights=TABLE[:2]), r"shape \(2, 3\), expected \(3, 3\)"),
+        (lambda: untrained(PRINCIPAL, class_weights=2 * TABLE), "sum to 1 in every class"),
         (lambda: sde.ResidualMLP(3, 8)(np.zeros((2, 3)), 0.1), "no noising process yet"),
         (lambda: network()(np.zeros((2, 5)), 0.1), r"x has shape \(2, 5\)"),
         (lambda: network()(np.zeros((2, 6)), [0.1] * 3), r"t has shape \(3,\)"),

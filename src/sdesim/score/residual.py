@@ -40,6 +40,9 @@ class ResidualMLP(ScoreNetwork):
         all classes together.
     backbone : Gaussian, GaussianMixture, LowRankMixture or PrincipalMixture, optional
         The law whose noised score the network starts from, exactly. Without one that of N(m, σ_d²), as ``head`` "edm".
+    class_weights : (n_classes, k), optional
+        The weights of the backbone's k cells in each class (its method ``class_weights(x, labels)``): with a label the
+        network then starts from the backbone's model of the class.
     process : GaussianProcess, optional
         The noising process of the untrained network; ``fit_score`` gives the one it is trained with.
     n_components : int
@@ -61,8 +64,8 @@ class ResidualMLP(ScoreNetwork):
 
     def __init__(
         self, dim: int, width: int = 1024, n_blocks: int = 3, *, n_classes: int | None = None, backbone: Any = None,
-        process: GaussianProcess | None = None, n_components: int | None = None, see_backbone: bool = True,
-        n_frequencies: int = 8, seed: int = 0, dtype: Any = np.float32,
+        class_weights: Any = None, process: GaussianProcess | None = None, n_components: int | None = None,
+        see_backbone: bool = True, n_frequencies: int = 8, seed: int = 0, dtype: Any = np.float32,
     ) -> None:  # fmt: skip
         dim = checks.integer("dim", dim, minimum=1)
         if n_components is None:
@@ -74,7 +77,7 @@ class ResidualMLP(ScoreNetwork):
             raise TypeError(f"process must be linear (EDM, VariancePreserving, ...), got {type(process).__name__}")
         self._shape(dim, width, n_blocks, n_classes, n_components, bool(see_backbone), n_frequencies)
         kind, seed = checks.dtype(dtype), checks.seed(seed)
-        self._rest(law)
+        self._rest(law, class_weights)
         centre, spread = np.zeros(dim), 1.0
         if law is not None and self._spreads is not None:
             centre, spread = law.mean, float(np.sqrt((self._spreads**2).mean()))
@@ -101,8 +104,17 @@ class ResidualMLP(ScoreNetwork):
         if self.layout.size > MAX_PARAMETERS:
             raise ValueError(f"the network would have {self.layout.size} parameters, more than {MAX_PARAMETERS}")
 
-    def _rest(self, backbone: PrincipalMixture | None) -> None:
-        self.backbone = backbone
+    def _rest(self, backbone: PrincipalMixture | None, class_weights: Any) -> None:
+        self.backbone, self.class_weights = backbone, None
+        if class_weights is not None:
+            if backbone is None or self.n_classes is None:
+                raise ValueError("class_weights are those of a backbone's cells in n_classes classes: give both")
+            table, shape = checks.array("class_weights", class_weights), (self.n_classes, len(backbone.mixture.weights))
+            if table.shape != shape:
+                raise ValueError(f"class_weights has shape {table.shape}, expected {shape}: classes, cells")
+            if (table < 0.0).any() or (abs(table.sum(axis=1) - 1.0) > 1e-6).any():
+                raise ValueError("class_weights must be >= 0 and sum to 1 in every class")
+            self.class_weights = table
         self._spreads = None if backbone is None else backbone.spreads
         self._lock = threading.Lock()
         self._cells: dict[np.dtype, Cells] = {}
@@ -141,7 +153,7 @@ class ResidualMLP(ScoreNetwork):
             return None
         with self._lock:
             if np.dtype(dtype) not in self._cells:
-                self._cells[np.dtype(dtype)] = Cells(self.backbone.mixture, dtype)
+                self._cells[np.dtype(dtype)] = Cells(self.backbone.mixture, dtype, 0.0, self.class_weights)
         return self._cells[np.dtype(dtype)]
 
     def learner(self, n: int, objective: str, **options: Any) -> ResidualObjective:
@@ -158,7 +170,7 @@ class ResidualMLP(ScoreNetwork):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._rest(self.backbone)
+        self._rest(self.backbone, self.class_weights)
 
     # ---- files
 
@@ -169,6 +181,8 @@ class ResidualMLP(ScoreNetwork):
             law = self.backbone
             found |= {name: getattr(law.mixture, name) for name in _CELLS}
             found |= {"axes": law.axes, "origin": law.centre, "tail": law.tail}
+        if self.class_weights is not None:
+            found["class_weights"] = self.class_weights
         return found
 
     def stored(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -200,7 +214,7 @@ class ResidualMLP(ScoreNetwork):
             law = PrincipalMixture(arrays["origin"], arrays["axes"], mixture, arrays["tail"])
             if law.dim != net.dim:
                 raise ValueError(f"its backbone has dimension {law.dim}, the network {net.dim}")
-        net._rest(law)
+        net._rest(law, arrays.get("class_weights"))
         net.head = Head.restored(settings["head"], centre)
         net._set(parameters)
         return net

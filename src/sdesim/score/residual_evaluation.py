@@ -40,6 +40,8 @@ class ResidualEvaluator:
         self.slopes = self.leading if self.block is None else self.block.out
         if self.block is not None:
             self.block.scales = self.scales
+            if net.class_weights is not None:
+                self.block.kinds = self.classes
         self.phases = [] if self.block is None else self.block.phases()
         self.forward = self.passes.forward()
         self.backward = self.passes.reverse() + self.passes.reach_inputs()

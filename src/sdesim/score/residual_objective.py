@@ -48,6 +48,7 @@ class ResidualObjective:
             )
         self.weighting = checks.choice("weighting", weighting, WEIGHTINGS)
         self.n, self.dim, self.n_classes = n, net.dim, net.n_classes
+        self.labelled = net.class_weights is not None
         dtype = net.dtype
         self.parameters = np.array(net.parameters)
         self.gradient = np.zeros_like(self.parameters)
@@ -108,6 +109,8 @@ class ResidualObjective:
         backbone: list[Phase] = []
         if self.block is not None:
             leading, slopes, self.block.scales = self.block.u, self.block.out, self.scales
+            if self.labelled:
+                self.block.kinds = self.labels
             backbone = self.block.phases()
         divide = self._each(residual_kernels.divide, self.y, leading, self.spreads, self.scales, self.s)
         inputs = self._each(

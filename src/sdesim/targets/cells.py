@@ -34,10 +34,12 @@ Phases = list[list[Callable[[], Any]]]
 class Cells:
     """The arrays of a mixture in one type of number, about a centre.
 
+    ``class_weights`` (n_classes, k) are weights of the cells for each of several classes; the mixture's own come last.
+
     ``matrix`` (d, k(q + 1)) holds W: column jk + i is direction j of cell i, column qk + i the mean of cell i.
     """
 
-    def __init__(self, mixture: Any, dtype: Any, centre: Any = 0.0) -> None:
+    def __init__(self, mixture: Any, dtype: Any, centre: Any = 0.0, class_weights: Any = None) -> None:
         directions, means = mixture.directions, mixture.means - centre
         k, q, d = directions.shape
         self.k, self.q, self.d = k, q, d
@@ -51,7 +53,7 @@ class Cells:
         self.offsets = cast(np.einsum("kqd,kd->qk", directions, means))
         self.variances, self.residual = cast(mixture.variances.T), cast(mixture.residual)
         with np.errstate(divide="ignore"):
-            self.logs = cast(np.log(mixture.weights))
+            self.logs = cast(np.log(np.vstack([*([] if class_weights is None else class_weights), mixture.weights])))
         self.squares = cast((means**2).sum(axis=1))
         self.free = self.matrix.dtype.type(d - q)
 
@@ -75,7 +77,9 @@ class Block:
     ----------
     u : (n, d) points, from α c + β
     scales : (n, 2) α and σ² of every point
+    kinds : (n,) whose weights the cells have: a class, or −1 for the mixture's own
     out : (n, d) scores
+    r : (n, k) posterior weights of the cells
     density : (n,) log densities
     """
 
@@ -83,7 +87,7 @@ class Block:
         dtype, d = cells.dtype, cells.d
         self.cells, self.n = cells, n
         self.u, self.out = np.zeros((n, d), dtype), np.zeros((n, d), dtype)
-        self.scales = np.ones((n, 2), dtype)
+        self.scales, self.kinds = np.ones((n, 2), dtype), np.full(n, -1)
         self.h = np.zeros((n, cells.k * (cells.q + 1)), dtype)
         self.r = np.zeros((n, cells.k), dtype)
         self.density, self.pull = np.zeros(n, dtype), np.zeros(n, dtype)
@@ -102,8 +106,8 @@ class Block:
     def _weigh(self, coefficients: np.ndarray, lo: int, hi: int) -> None:
         cells = self.cells
         _posterior(
-            self.h, self.r, self.u, *cells.laws, cells.logs, cells.squares, cells.free, self.scales, self.density,
-            lo, hi,
+            self.h, self.r, self.u, *cells.laws, cells.logs, cells.squares, cells.free, self.scales, self.kinds,
+            self.density, lo, hi,
         )  # fmt: skip
         _coefficients(self.h, self.r, *cells.laws, self.scales, coefficients, self.pull, lo, hi)
 
@@ -145,7 +149,7 @@ def products(a: np.ndarray, b: np.ndarray, out: np.ndarray, rows: int = ROWS) ->
 
 
 @kernel(fastmath=_FAST)
-def _posterior(h, r, u, offsets, variances, residual, logs, squares, free, scales, density, lo, hi):
+def _posterior(h, r, u, offsets, variances, residual, logs, squares, free, scales, kinds, density, lo, hi):
     """Projections about the means (in place), posterior weights, log densities up to −½ d log 2π."""
     wide_vectors()
     q, k = offsets.shape
@@ -153,7 +157,7 @@ def _posterior(h, r, u, offsets, variances, residual, logs, squares, free, scale
     least = h.dtype.type(1e-20)  # what is less has no part in the sums, and its products would be subnormal
     inside, within, volume = np.empty(k, h.dtype), np.empty(k, h.dtype), np.empty(k, h.dtype)
     for i in range(lo, hi):
-        alpha, noise, at = scales[i, 0], scales[i, 1], u[i]
+        alpha, noise, at, prior = scales[i, 0], scales[i, 1], u[i], logs[kinds[i]]
         square, shrink = zero, alpha * alpha
         for j in range(at.shape[0]):
             square += at[j] * at[j]
@@ -174,7 +178,7 @@ def _posterior(h, r, u, offsets, variances, residual, logs, squares, free, scale
             # |u − αm|² − |P|²: rounding may take it below 0, and without free directions it is nothing but rounding
             far = square - two * alpha * means[c] + shrink * squares[c] - inside[c]
             far = far if far > zero and free > zero else zero
-            weight[c] = logs[c] - half * (within[c] + far / narrow + volume[c] + free * log(narrow))
+            weight[c] = prior[c] - half * (within[c] + far / narrow + volume[c] + free * log(narrow))
         top = weight[0]
         for c in range(k):
             top = weight[c] if weight[c] > top else top

@@ -8,6 +8,7 @@ of its noised law need matrix products of k q columns (``cells``) and nothing of
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -188,23 +189,54 @@ class LowRankMixture(Target):
         ``scale``, ``shift`` and ``noise`` are numbers or (n, 1). Rows are computed in blocks of 256, filled up where
         there are fewer, so that a row has the same bits in any company that starts at the same block.
         """
-        n = len(x)
-        density, score = np.empty(n, x.dtype), np.empty(x.shape, x.dtype)
+        density, score = np.empty(len(x), x.dtype), np.empty(x.shape, x.dtype)
+        for rows, block in self._blocks(x, scale, shift, noise):
+            density[rows] = block.density[: rows.stop - rows.start]
+            score[rows] = block.out[: rows.stop - rows.start]
+        return density - x.dtype.type(0.5 * self.dim * LOG_2PI), score
+
+    def _blocks(self, x: np.ndarray, scale: Any, shift: Any, noise: Any) -> Iterator[tuple[slice, Block]]:
         if x.dtype not in self._cells:
             self._cells[x.dtype] = Cells(self, x.dtype, self.mean)
         block = Block(self._cells[x.dtype])
         phases = block.phases()
-        with blas.single_threaded():
-            for lo in range(0, n, ROWS):
-                rows = slice(lo, min(lo + ROWS, n))
-                alpha, beta, v = (u[rows] if np.ndim(u) else u for u in (scale, shift, noise))
-                block.fill(x[rows] - np.asarray(alpha * self.mean + beta, x.dtype), alpha, v)
+        for lo in range(0, len(x), ROWS):
+            rows = slice(lo, min(lo + ROWS, len(x)))
+            alpha, beta, v = (u[rows] if np.ndim(u) else u for u in (scale, shift, noise))
+            block.fill(x[rows] - np.asarray(alpha * self.mean + beta, x.dtype), alpha, v)
+            with blas.single_threaded():
                 for phase in phases:
                     for task in phase:
                         task()
-                density[rows] = block.density[: rows.stop - lo]
-                score[rows] = block.out[: rows.stop - lo]
-        return density - x.dtype.type(0.5 * self.dim * LOG_2PI), score
+            yield rows, block
+
+    def posterior(self, x: Any) -> np.ndarray:
+        """rₖ(x): the chance that a point came from cell k, (n, k)."""
+        rows, points, _ = self._rows(x)
+        found = np.empty((len(rows), self.n_components), rows.dtype)
+        for where, block in self._blocks(rows, 1.0, 0.0, 0.0):
+            found[where] = block.r[: where.stop - where.start]
+        return found.reshape(*points, self.n_components)
+
+    def class_weights(self, x: Any, labels: Any) -> np.ndarray:
+        """The weights of the cells in each class, (n_classes, k), from points and their labels 0, 1, …
+
+        The mean posterior of a class's points: one step of expectation maximisation. Each class counts one point of no
+        class besides, so that no weight is 0. With these weights in place of its own the mixture is a model of the
+        class (``ResidualMLP``).
+        """
+        posterior = self.posterior(x)
+        labels = np.asarray(labels)
+        if posterior.ndim != 2 or labels.shape != (len(posterior),) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"labels must be integers, one for each point, got {labels.dtype} of shape {labels.shape} for x of "
+                f"shape {np.shape(x)}"
+            )
+        members = np.bincount(labels)
+        if labels.min() < 0 or members.min() == 0:
+            raise ValueError("labels must be 0, 1, … with points of every class")
+        totals = np.stack([posterior[labels == k].sum(axis=0, dtype=np.float64) for k in range(len(members))])
+        return (totals + self.weights) / (members[:, None] + 1.0)
 
     def log_density(self, x: Any) -> Any:
         rows, points, _ = self._rows(x)

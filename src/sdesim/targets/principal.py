@@ -180,6 +180,12 @@ class PrincipalMixture(Target):
         x = self.centre + z @ self.axes.T
         return x[:, 0] if d == 1 else x
 
+    def class_weights(self, x: Any, labels: Any) -> np.ndarray:
+        """See ``LowRankMixture.class_weights``."""
+        rows, _, _ = self._rows(x)
+        z = _turned(rows - self.centre.astype(rows.dtype), self.axes.astype(rows.dtype))
+        return self.mixture.class_weights(z[:, : self.mixture.dim], labels)
+
     def affine(self, scale: Any = 1.0, shift: Any = 0.0, noise: Any = 0.0) -> "PrincipalMixture":
         """The law of α X + b + N(0, v·1): ``scale`` α and ``noise`` v are numbers, ``shift`` b a number or (d,)."""
         mixture = self.mixture.affine(scale, 0.0, noise)
