@@ -232,7 +232,7 @@ class LowRankMixture(Target):
                 f"labels must be integers, one for each point, got {labels.dtype} of shape {labels.shape} for x of "
                 f"shape {np.shape(x)}"
             )
-        members = np.bincount(labels)
+        members = np.bincount(np.maximum(labels, 0))
         if labels.min() < 0 or members.min() == 0:
             raise ValueError("labels must be 0, 1, … with points of every class")
         totals = np.stack([posterior[labels == k].sum(axis=0, dtype=np.float64) for k in range(len(members))])
