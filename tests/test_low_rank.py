@@ -1,6 +1,7 @@
 """Mixtures of low rank: against dense covariances, finite differences and float64; fits to data of known cells."""
 
 import dataclasses
+import itertools
 import pickle
 import threading
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesim as sde
+from sdesim.core import blas
 from sdesim.targets import Gaussian, GaussianMixture, LowRankMixture, PrincipalMixture, cells, clusters
 
 K, Q, D = 5, 3, 11
@@ -38,6 +40,17 @@ LOW = mixture()
 DENSE = dense(LOW)
 X = 2 * np.random.default_rng(1).standard_normal((300, D))
 PROCESSES = [sde.VariancePreserving(), sde.EDM(), sde.OrnsteinUhlenbeck(1.0, 0.5, 1.0)]
+
+
+@given(st.integers(1, 3000), st.integers(1, 600))
+def test_spans_cover_a_length_in_nearly_equal_parts(length, most):
+    parts = blas.spans(length, most)
+    sizes = [hi - lo for lo, hi in parts]
+    assert parts[0][0] == 0
+    assert parts[-1][1] == length
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
 
 
 # ---- density and score
