@@ -60,7 +60,7 @@ class ResidualMLP(ScoreNetwork):
     -----
     For images: ``backbone = targets.PrincipalMixture.fit(images)`` takes seconds, and with ``class_weights =
     backbone.class_weights(images, labels)`` most of what a label says is known before any training. Train with
-    ``fit_score(net, images, labels=labels, process=EDM(), times=(mean, std))`` of ln(σ/σ_d) about 0.5 and 1.4 (the
+    ``fit_score(net, images, labels=labels, process=EDM(), times=(mean, std))`` of ln(σ/σ_d) about 0.7 and 1.4 (the
     levels at which an MLP has something to add; the EDM paper's −1.2 is for convolutional networks), ema 0.998.
 
     It learns by denoising only. ``net(x, t)``, ``jacobian_vector``, ``vector_jacobian`` and ``divergence`` are those
