@@ -4,8 +4,9 @@ from typing import Any
 
 from .core import storage
 from .score.network import ScoreMLP
+from .score.residual import ResidualMLP
 
-_KINDS = {"ScoreMLP": ScoreMLP}
+_KINDS: dict[str, Any] = {"ScoreMLP": ScoreMLP, "ResidualMLP": ResidualMLP}
 
 
 def save(obj: Any, path: Any) -> None:
@@ -16,7 +17,7 @@ def save(obj: Any, path: Any) -> None:
     Raises
     ------
     TypeError
-        For anything but a ``ScoreMLP`` (of a fit, save ``fit.score``), and for a network whose noising process is not
+        For anything but a network (of a fit, save ``fit.score``), and for a network whose noising process is not
         one of the library's own.
     """
     name = type(obj).__name__

@@ -6,6 +6,7 @@ on one thread, and parallelism is ours: over rows, over blocks of paths, over co
 """
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -35,3 +36,10 @@ def single_threaded() -> Iterator[None]:
             _state["inside"] -= 1
             if _state["inside"] == 0:
                 _state["limit"].restore_original_limits()
+
+
+def spans(length: int, most: int) -> list[tuple[int, int]]:
+    """Nearly equal parts (lo, hi) of at most ``most`` rows or columns: how a product is cut into tasks."""
+    count = -(-length // most)
+    ends = [length * k // count for k in range(count + 1)]
+    return list(itertools.pairwise(ends))

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..targets.gaussian import Gaussian
+from ..targets.low_rank import LowRankMixture
 from ..targets.mixture import GaussianMixture
+from ..targets.principal import PrincipalMixture
 from .base import Process
 from .gaussian import GaussianProcess
 
@@ -18,7 +20,9 @@ from .gaussian import GaussianProcess
 class MarginalScore:
     """score(x, t) = ∇ log p(x, t) of a linear process; made by :func:`marginal_score`."""
 
-    def __init__(self, process: GaussianProcess, target: Gaussian | GaussianMixture) -> None:
+    def __init__(
+        self, process: GaussianProcess, target: Gaussian | GaussianMixture | LowRankMixture | PrincipalMixture
+    ) -> None:
         self.process = process
         self.target = target
         self.dim = target.dim
@@ -62,7 +66,7 @@ def marginal_score(process: Process, target: Any) -> MarginalScore:
     process : GaussianProcess
         Wiener, Ornstein-Uhlenbeck, or any process with ``mean_factor``, ``mean_shift`` and
         ``added_variance``; it acts on every component alike.
-    target : Gaussian or GaussianMixture
+    target : Gaussian, GaussianMixture, LowRankMixture or PrincipalMixture
         The law of X_0, of any dimension d.
 
     Returns
@@ -74,16 +78,17 @@ def marginal_score(process: Process, target: Any) -> MarginalScore:
     Raises
     ------
     TypeError
-        For a process that is not linear, or a start that is neither Gaussian nor a mixture.
+        For a process that is not linear, or a start that is neither Gaussian nor a mixture of such laws.
     """
     if not isinstance(process, GaussianProcess):
         raise TypeError(
             "marginal_score needs a linear process (Wiener, OrnsteinUhlenbeck, ...), "
             f"got {type(process).__name__}; for others solve the density: evolve_density(...).score"
         )
-    if not isinstance(target, (Gaussian, GaussianMixture)):
+    if not isinstance(target, Gaussian | GaussianMixture | LowRankMixture | PrincipalMixture):
         raise TypeError(
-            f"marginal_score needs a Gaussian or a GaussianMixture to start from, got {type(target).__name__}"
+            "marginal_score needs a Gaussian, a GaussianMixture, a LowRankMixture or a PrincipalMixture to start from, "
+            f"got {type(target).__name__}"
         )
     return MarginalScore(process, target)
 

@@ -52,7 +52,9 @@ def exact(evaluator: Evaluator, rows: np.ndarray, t: Any) -> np.ndarray:
     return found
 
 
-def hutchinson(evaluator: Evaluator, rows: np.ndarray, t: Any, n_probes: int, seed: int, first_path: int) -> np.ndarray:
+def hutchinson(
+    evaluator: Any, rows: np.ndarray, t: Any, n_probes: int, seed: int, first_path: int, *given: Any
+) -> np.ndarray:
     """The mean of vᵀJv over vectors v of independent signs: E[vvᵀ] = I (Hutchinson 1989)."""
     n, dim = rows.shape
     draws = stream.normals(seed, stream.TRAINING, n, dim, n_probes, first_path=first_path)
@@ -60,5 +62,5 @@ def hutchinson(evaluator: Evaluator, rows: np.ndarray, t: Any, n_probes: int, se
     total = np.zeros(n)
     for k in range(n_probes):
         v = np.ascontiguousarray(signs[:, :, k])
-        total += (v * evaluator.tangents(rows, t, v[None])[1][0]).sum(axis=1)
+        total += (v * evaluator.tangents(rows, t, v[None], *given)[1][0]).sum(axis=1)
     return total / n_probes

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..core import stream
+from .base import DIRECTIONS, DROPS, NOISE, TIMES
 from .data import Data
-from .network import DIRECTIONS, NOISE, TIMES
 from .noise_levels import Times
-from .objectives import Objective
 from .passes import each
 
 _CHUNK = 8192  # rows whose times and noise levels are worked out at once
@@ -18,10 +17,12 @@ class Feed:
     """Fills an objective's inputs for a step: points, times, noise and directions."""
 
     def __init__(
-        self, learner: Objective, points: Data, rows: np.ndarray, times: Times | None, seed: int, gaussian: bool
-    ) -> None:
+        self, learner: Any, points: Data, rows: np.ndarray, times: Times | None, seed: int, gaussian: bool,
+        labels: np.ndarray | None = None, label_drop: float = 0.0,
+    ) -> None:  # fmt: skip
         self.learner, self.points, self.rows, self.times = learner, points, rows, times
         self.seed, self.gaussian = seed, gaussian
+        self.labels, self.label_drop = labels, label_drop
         self.count = rows.size or len(points)  # an empty table of rows stands for all of them
         dtype = learner.x.dtype
         self.normals, self.per_block = stream.normals_kernel(dtype), 16 // dtype.itemsize
@@ -40,6 +41,9 @@ class Feed:
         self.step = step
         self.chosen[:] = chosen[step - first]
         self.learner.take_levels(tuple(part[step - first] for part in levels))
+        if self.labels is not None:
+            u = stream.uniforms_at(self.seed, stream.TRAINING, self.learner.n, step, first_path=DROPS)[0]
+            self.learner.labels[:] = np.where(u < self.label_drop, -1, self.labels[self.chosen])
 
     def _choose(self, first: int) -> tuple[np.ndarray, list[Any]]:
         n = self.learner.n

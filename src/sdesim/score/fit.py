@@ -16,12 +16,11 @@ import numpy as np
 from ..core import blas, blocks, checks, storage, stream
 from ..errors import TrainingError
 from ..processes.gaussian import GaussianProcess
+from .base import SPLIT, ScoreNetwork, checked_labels
 from .data import Data
 from .feed import Feed
 from .head import KINDS, Head, Level
-from .network import SPLIT, ScoreMLP
 from .noise_levels import Times
-from .objectives import Objective
 from .optimizer import Adam
 from .team import SMALL, Team
 
@@ -36,9 +35,9 @@ class Fit:
 
     Attributes
     ----------
-    score : ScoreMLP
+    score : ScoreMLP or ResidualMLP
         ``score(x, t)`` with the moving average of the weights (the best of them, where a validation split was kept).
-    net : ScoreMLP
+    net : ScoreMLP or ResidualMLP
         The same with the weights of the last step.
     losses : (steps,)
         The loss of every batch.
@@ -50,8 +49,8 @@ class Fit:
         Whether all iterations were run, or what ended them.
     """
 
-    score: ScoreMLP
-    net: ScoreMLP
+    score: Any
+    net: Any
     losses: np.ndarray
     validation: np.ndarray
     seed: int
@@ -65,9 +64,11 @@ class Fit:
 
 
 def fit_score(
-    net: ScoreMLP,
+    net: Any,
     data: Any,
     *,
+    labels: Any = None,
+    label_drop: float = 0.1,
     process: GaussianProcess | None = None,
     objective: str = "denoising",
     sigma: float | None = None,
@@ -101,10 +102,14 @@ def fit_score(
 
     Parameters
     ----------
-    net : ScoreMLP
+    net : ScoreMLP or ResidualMLP
         Where to start; it is not changed.
     data : (n, dim)
         An array or a memory map.
+    labels : (n,) of int, optional
+        The class of every point, for a ``ResidualMLP`` with ``n_classes``; −1 where it is not known.
+    label_drop : float
+        The chance that a point is shown without its label, from which the score of all classes together is learned.
     process : GaussianProcess, optional
         A noising process (VariancePreserving, …, or any linear process): learn ∇log p_t at all its times. Without
         one, the score of the data themselves (implicit, sliced), or at one noise level (denoising).
@@ -140,25 +145,31 @@ def fit_score(
     TrainingError
         Where the loss became nan or infinite; ``error.fit`` has the last good weights.
     """
-    if not isinstance(net, ScoreMLP):
-        raise TypeError(f"net must be a ScoreMLP, got {type(net).__name__}")
+    if not isinstance(net, ScoreNetwork):
+        raise TypeError(f"net must be a ScoreMLP or a ResidualMLP, got {type(net).__name__}")
     points = Data(data, net.dim)
+    classes = _classes(net, labels, len(points))
+    drop = checks.real("label_drop", label_drop, minimum=0.0)
+    if drop > 1.0:
+        raise ValueError(f"label_drop must be <= 1, a chance, got {drop:g}")
     steps = checks.integer("n_iterations", n_iterations, minimum=1, below=_VALIDATION_STEP)
     batch = checks.integer("batch_size", batch_size, minimum=1)
     seed = checks.seed(seed)
     checks.choice("projection", projection, ("rademacher", "gaussian"))
     workers = blocks.check_executor(None, workers)
     head, last = _head(points, process, objective, sigma, prediction, standardize, horizon, t_min)
-    learner = Objective(net, batch, objective, head=head, weighting=weighting, n_projections=n_projections)
+    learner = net.learner(batch, objective, head=head, weighting=weighting, n_projections=n_projections)
     adam = Adam(
         learner.parameters, learner.gradient, n_steps=steps, rate=learning_rate, warm_up=warm_up, schedule=decay,
         decay=weight_decay, clip=clip, ema=ema,
     )  # fmt: skip
     draw_times = None if head.process is None else Times(head, last, times, levels)
     training, held = _split(len(points), checks.real("validation", validation, minimum=0.0), seed)
-    feed = Feed(learner, points, training, draw_times, seed, projection == "gaussian")
-    held_feed = Feed(learner, points, held, draw_times, seed, projection == "gaussian") if held.size else None
-    small = learner.layout.flops(batch * (1 + learner.m)) < SMALL
+    feed = Feed(learner, points, training, draw_times, seed, projection == "gaussian", classes, drop)
+    held_feed = None
+    if held.size:
+        held_feed = Feed(learner, points, held, draw_times, seed, projection == "gaussian", classes, drop)
+    small = learner.flops < SMALL
     loop = _Loop(
         net, learner, adam, feed, held_feed, steps, seed, 1 if small else workers, progress,
         checks.integer("validate_every", validate_every, minimum=1),
@@ -166,12 +177,13 @@ def fit_score(
     )  # fmt: skip
     if checkpoint is not None:
         settings = {
-            "net": repr(net), "start": _digest(net.parameters), "data": _digest(points.mean), "n": len(points),
+            "net": repr(net), "start": _digest(*net.arrays().values()), "data": _digest(points.mean), "n": len(points),
             "spread": points.spread, "head": repr((head.kind, head.process, head.spread, head.t_min, last)),
             "objective": objective, "weighting": weighting, "times": repr(times), "levels": levels,
             "n_projections": n_projections, "projection": projection, "n_iterations": steps, "batch_size": batch,
             "learning_rate": adam.rate, "warm_up": adam.warm_up, "decay": decay, "weight_decay": adam.decay,
             "clip": adam.clip, "ema": adam.ema, "validation": float(validation), "seed": str(seed),
+            "labels": None if classes is None else _digest(classes), "label_drop": drop,
         }  # fmt: skip
         every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)
         loop.keep(pathlib.Path(checkpoint), settings, every)
@@ -179,8 +191,20 @@ def fit_score(
         return loop.run()
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _classes(net: ScoreNetwork, labels: Any, n: int) -> np.ndarray | None:
+    """The labels of the points, where the network has classes."""
+    if labels is None:
+        if net.n_classes is not None:
+            raise ValueError(f"the network has {net.n_classes} classes; give labels=, one for each of the {n} points")
+        return None
+    return checked_labels(labels, net.n_classes, n)
 
 
 def _head(
@@ -229,7 +253,7 @@ class _Loop:
     """The training itself, with what it keeps to go on from, to fall back to and to return."""
 
     def __init__(
-        self, net: ScoreMLP, learner: Objective, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
+        self, net: ScoreNetwork, learner: Any, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
         workers: int, progress: Any, validate_every: int, patience: int | None,
     ) -> None:  # fmt: skip
         self.net, self.learner, self.adam, self.feed, self.held = net, learner, adam, feed, held

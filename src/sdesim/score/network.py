@@ -12,25 +12,21 @@ Rows are computed in blocks of 256, filled up where there are fewer, with one BL
 any company that starts at the same block.
 """
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..core import blas, checks, stream
+from ..core import checks, stream
 from . import activations, divergence
+from .base import MAX_PARAMETERS, WEIGHTS, ScoreNetwork
 from .evaluation import Evaluator
 from .head import Head
 from .layout import Layout
-
-# Where the draws of this package lie in the stream of purpose ``TRAINING``: ranges of paths.
-WEIGHTS, NOISE, TIMES, DIRECTIONS, SPLIT, PROBES = (k << 40 for k in range(6))
-
-MAX_PARAMETERS = 2**28
+from .objectives import Objective
 
 
-class ScoreMLP:
+class ScoreMLP(ScoreNetwork):
     r"""A score s(x, t) by an MLP: x → hidden layers → a vector of the dimension of x.
 
     Parameters
@@ -82,27 +78,12 @@ class ScoreMLP:
         if self.layout.size > MAX_PARAMETERS:
             raise ValueError(f"the network would have {self.layout.size} parameters, more than {MAX_PARAMETERS}")
 
-    def _set(self, parameters: np.ndarray) -> None:
-        self.parameters = np.ascontiguousarray(parameters)
-        self.parameters.flags.writeable = False
-        self._local = threading.local()
-
     # ---- what it is
-
-    @property
-    def dim(self) -> int:
-        """The dimension of x."""
-        return self.layout.dim
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """The widths of the hidden layers."""
         return self.layout.hidden
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the parameters, and of all arithmetic."""
-        return self.parameters.dtype
 
     @property
     def weights(self) -> list[np.ndarray]:
@@ -124,21 +105,15 @@ class ScoreMLP:
         extras += "" if self.time else ", time=None"
         return f"ScoreMLP({self.dim}, hidden={self.hidden}{extras}): {self.layout.size} parameters, {self.dtype}"
 
-    def with_parameters(self, parameters: Any, *, head: Head | None = None) -> "ScoreMLP":
-        """The same network with other parameters (and another head)."""
-        given = np.asarray(parameters)
-        if given.shape != (self.layout.size,):
-            raise ValueError(f"parameters has shape {given.shape}, expected ({self.layout.size},)")
+    def _like_me(self) -> "ScoreMLP":
         other = object.__new__(ScoreMLP)
         for name in ("activation", "time", "n_frequencies", "layout"):
             setattr(other, name, getattr(self, name))
-        other.head = self.head if head is None else head
-        other._set(np.array(given, dtype=given.dtype if given.dtype.kind == "f" else self.dtype))
         return other
 
-    def astype(self, dtype: Any) -> "ScoreMLP":
-        """The same network with float32 or float64 parameters."""
-        return self.with_parameters(self.parameters.astype(checks.dtype(dtype)))
+    def learner(self, n: int, objective: str, **options: Any) -> Objective:
+        """What trains it: an objective for batches of n points."""
+        return Objective(self, n, objective, **options)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(settings, arrays): all that :meth:`restored` needs, as plain data."""
@@ -164,90 +139,15 @@ class ScoreMLP:
         net._set(parameters)
         return net
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All numbers that make it, but for its head."""
+        return {"parameters": self.parameters}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._set(state["parameters"])
+    def _new_evaluator(self) -> Evaluator:
+        return Evaluator(self.layout, self.activation, self.parameters, self.head, self.frequencies)
 
-    # ---- what it computes
-
-    def __call__(self, x: Any, t: Any = 0.0) -> Any:
-        """s(x, t), of the shape of x."""
-        rows, times, shape, kind = self._arguments(x, t)
-        with blas.single_threaded():
-            return self._evaluator().score(rows, times).astype(kind, copy=False).reshape(shape)
-
-    def jacobian_vector(self, x: Any, t: Any, v: Any) -> tuple[Any, Any]:
-        """s(x, t) and J v with J[i, j] = ∂sᵢ/∂xⱼ, for one direction v a row: of the shape of x each."""
-        rows, times, shape, kind = self._arguments(x, t)
-        directions = self._like(v, rows, shape)
-        with blas.single_threaded():
-            s, along = self._evaluator().tangents(rows, times, directions[None])
-        return s.astype(kind, copy=False).reshape(shape), along[0].astype(kind, copy=False).reshape(shape)
-
-    def vector_jacobian(self, x: Any, t: Any, v: Any) -> tuple[Any, Any]:
-        """s(x, t) and vᵀJ, for one v a row: of the shape of x each."""
-        rows, times, shape, kind = self._arguments(x, t)
-        directions = self._like(v, rows, shape)
-        with blas.single_threaded():
-            s, back = self._evaluator().reverse(rows, times, directions)
-        return s.astype(kind, copy=False).reshape(shape), back.astype(kind, copy=False).reshape(shape)
-
-    def divergence(
-        self, x: Any, t: Any = 0.0, *, method: str = "exact", n_probes: int = 1, seed: int | None = 0
-    ) -> np.ndarray:
-        r"""∇·s = tr J at every row, (n,).
-
-        Parameters
-        ----------
-        method : "exact" or "hutchinson"
-            Exact: in closed form for one and two hidden layers, at the cost of one product of the width squared,
-            whatever the dimension; for deeper networks by ``dim`` tangents. Hutchinson: the mean of vᵀJv over
-            ``n_probes`` vectors of random signs, unbiased, with variance 2 Σ_{i≠j} (½(J + Jᵀ))ᵢⱼ² / n_probes.
-        """
-        checks.choice("method", method, ("exact", "hutchinson"))
-        rows, times, shape, kind = self._arguments(x, t)
-        evaluator = self._evaluator()
-        with blas.single_threaded():
-            if method == "hutchinson":
-                count = checks.integer("n_probes", n_probes, minimum=1)
-                found = divergence.hutchinson(evaluator, rows, times, count, checks.seed(seed), PROBES)
-            else:
-                found = divergence.exact(evaluator, rows, times)
-        return found.astype(kind, copy=False).reshape(shape[:-1] if self.dim > 1 or len(shape) > 1 else shape)
-
-    def _evaluator(self) -> Evaluator:
-        """Buffers of this thread."""
-        found: Evaluator | None = getattr(self._local, "evaluator", None)
-        if found is None:
-            found = Evaluator(self.layout, self.activation, self.parameters, self.head, self.frequencies)
-            self._local.evaluator = found
-        return found
-
-    def _arguments(self, x: Any, t: Any) -> tuple[np.ndarray, Any, tuple[int, ...], np.dtype]:
-        x = np.asarray(x)
-        if x.dtype.kind not in "fiu":
-            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
-        kind = x.dtype if x.dtype in (np.dtype(np.float32), np.dtype(np.float64)) else np.dtype(np.float64)
-        d = self.dim
-        good = x.ndim >= 1 and (x.shape[-1] == d or (d == 1 and x.ndim == 1))
-        if not good:
-            raise ValueError(f"x has shape {x.shape}, expected (n, {d}): a row of {d} numbers a point")
-        rows = x.reshape(-1, d)
-        times = np.asarray(t, dtype=np.float64)
-        if times.ndim and times.size == 1 and len(rows) != 1:
-            times = times.reshape(())
-        if times.ndim and times.size != len(rows):
-            raise ValueError(f"t has shape {times.shape}, expected a number or ({len(rows)},)")
-        return rows, (float(times) if times.ndim == 0 else times.reshape(-1)), x.shape, kind
-
-    def _like(self, v: Any, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        v = np.asarray(v)
-        if v.shape != shape:
-            raise ValueError(f"v has shape {v.shape}, expected {shape}, the shape of x")
-        return v.reshape(rows.shape)
+    def _exact_divergence(self, evaluator: Any, rows: np.ndarray, t: Any, *given: Any) -> np.ndarray:
+        return divergence.exact(evaluator, rows, t)
 
 
 # 1/√E φ(z)² for a normal z: keeps the size of a signal through a layer.

@@ -106,6 +106,11 @@ class Objective:
         return self.dim
 
     @property
+    def flops(self) -> int:
+        """Operations of the matrix products of a step."""
+        return self.layout.flops(self.n * (1 + self.m))
+
+    @property
     def random_directions(self) -> bool:
         """Whether ``directions`` are to be drawn anew for every batch."""
         return self.name in ("sliced", "sliced_vr", "finite_difference")

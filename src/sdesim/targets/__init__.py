@@ -4,4 +4,6 @@ from .base import Target as Target
 from .double_well import DoubleWellDensity as DoubleWellDensity
 from .gamma import Gamma as Gamma
 from .gaussian import Gaussian as Gaussian
+from .low_rank import LowRankMixture as LowRankMixture
 from .mixture import GaussianMixture as GaussianMixture
+from .principal import PrincipalMixture as PrincipalMixture
