@@ -58,6 +58,7 @@ from .processes.langevin import Langevin as Langevin
 from .processes.langevin import UnderdampedLangevin as UnderdampedLangevin
 from .processes.marginal import marginal_score as marginal_score
 from .processes.noising import EDM as EDM
+from .processes.noising import Cosine as Cosine
 from .processes.noising import SubVariancePreserving as SubVariancePreserving
 from .processes.noising import VarianceExploding as VarianceExploding
 from .processes.noising import VariancePreserving as VariancePreserving
