@@ -33,6 +33,10 @@ from .fokker_planck.cells import cell_averages as cell_averages
 from .fokker_planck.cells import gaussian as gaussian
 from .fokker_planck.cells import point_mass as point_mass
 from .fokker_planck.grid import Grid as Grid
+from .generate.conditional import LinearMeasurement as LinearMeasurement
+from .generate.conditional import blur as blur
+from .generate.conditional import greys as greys
+from .generate.samplers import sample as sample
 from .grid_function import GridFunction as GridFunction
 from .integrate.brownian import BrownianPath as BrownianPath
 from .integrate.brownian import brownian_increments as brownian_increments

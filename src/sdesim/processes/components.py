@@ -49,15 +49,20 @@ def rows_of_time(t: Any, shape: Shape, n: int) -> Any:
     return np.broadcast_to(t.reshape(t.shape[:-1]) if t.ndim == len(points) else t, points[:-1]).reshape(-1)
 
 
-def call_score(score: Callable[..., Any], x: np.ndarray, t: Any) -> np.ndarray:
-    """score(x, t) at rows (n, d), checked: the shape of x, and finite wherever x is."""
+def call_score(
+    score: Callable[..., Any], x: np.ndarray, t: Any, *, first_row: int = 0, name: str = "score"
+) -> np.ndarray:
+    """score(x, t) at rows (n, d), checked: the shape of x, and finite wherever x is.
+
+    Messages call it ``name`` and count rows from ``first_row``.
+    """
     value = np.asarray(score(x, t))
     if value.shape != x.shape:
         raise ValueError(
-            f"score returned shape {value.shape}, expected {x.shape}: a row of {x.shape[1]} numbers a point"
+            f"{name} returned shape {value.shape}, expected {x.shape}: a row of {x.shape[1]} numbers a point"
         )
     if value.dtype.kind not in "fiu":
-        raise TypeError(f"score must return real numbers, got dtype {value.dtype}")
+        raise TypeError(f"{name} must return real numbers, got dtype {value.dtype}")
     finite = np.isfinite(value)
     if not finite.all():
         bad = ~finite.all(axis=1) & np.isfinite(x).all(axis=1)
@@ -65,7 +70,7 @@ def call_score(score: Callable[..., Any], x: np.ndarray, t: Any) -> np.ndarray:
             row = int(bad.argmax())
             at = t if np.ndim(t) == 0 else np.asarray(t)[row]
             number = value[row][~finite[row]][0]
-            raise ValueError(f"score returned {number} at row {row}, x = {x[row].tolist()[:4]}, t = {at}")
+            raise ValueError(f"{name} returned {number} at row {first_row + row}, x = {x[row].tolist()[:4]}, t = {at}")
     return value
 
 

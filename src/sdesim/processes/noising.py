@@ -18,7 +18,12 @@ from .gaussian import GaussianProcess
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Noising(GaussianProcess):
-    """Base of the noising processes: ``horizon`` and ``t_min`` beside what a linear process has."""
+    """Base of the noising processes: ``horizon`` and ``t_min`` beside what a linear process has.
+
+    ``even_clock`` says whether equal steps of t suit it; where t is the noise level they would all be spent on noise.
+    """
+
+    even_clock = True
 
     @property
     def horizon(self) -> float:
@@ -209,6 +214,7 @@ class EDM(Noising):
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
+    even_clock = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,7 +24,7 @@ class Isotropic(Target):
         m.
     """
 
-    dim: int = 1  # type: ignore[assignment]
+    dim: int = 1
     std: float = 1.0
     mean: Any = 0.0
 
