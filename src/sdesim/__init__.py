@@ -36,6 +36,11 @@ from .fokker_planck.grid import Grid as Grid
 from .generate.conditional import LinearMeasurement as LinearMeasurement
 from .generate.conditional import blur as blur
 from .generate.conditional import greys as greys
+from .generate.latent import decode as decode
+from .generate.latent import encode as encode
+from .generate.latent import interpolate as interpolate
+from .generate.likelihood import bits_per_dim as bits_per_dim
+from .generate.likelihood import log_likelihood as log_likelihood
 from .generate.samplers import sample as sample
 from .grid_function import GridFunction as GridFunction
 from .integrate.brownian import BrownianPath as BrownianPath

@@ -145,7 +145,7 @@ def adaptive(
         if small.any():
             t = t0 + sign * float(s[int(small.argmax())])
             raise RuntimeError(
-                f"the probability flow needs steps below rounding at t = {t:g} in row {int(rows[small][0])} of a block: "
+                f"the flow needs steps below rounding at t = {t:g} (row {int(rows[small][0])} of a block): "
                 "the score is not smooth there; raise rtol, or end earlier (t_end)"
             )
     raise RuntimeError(f"the probability flow took more than {MAX_STEPS} steps; raise rtol")

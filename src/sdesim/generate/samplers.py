@@ -29,8 +29,8 @@ METHODS = {
     "predictor_corrector": ("uniform", "euler_maruyama"),
     "annealed_langevin": ("edm", None),
     "edm_heun": ("edm", None),
-    "dpm_solver": ("edm", "2m"),
-    "ancestral": ("edm", None),
+    "dpm_solver": ("log_snr", "2m"),
+    "ancestral": ("log_snr", None),
 }
 
 
@@ -176,7 +176,7 @@ def sample(
     corrector = reverse_sde.options(method, snr, n_corrector, step_size)
     if method == "annealed_langevin" and corrector[2] is None:
         ratios = np.array([noised.ratio(t) for t in times.tolist()])
-        corrector = (*corrector[:2], reverse_sde.default_step(ratios, corrector[1]))
+        corrector = (*corrector[:2], reverse_sde.default_step(ratios))
     wanted = Guidance(guidance, labels)
     if rtol is not None and (wanted.measurements or mask is not None):
         raise ValueError("measurements and masks need fixed steps; give n_steps instead of rtol")
