@@ -28,7 +28,8 @@ def encode(
         As for ``sample``.
     x : (n, d)
     rtol : float
-        Of the adaptive steps; the round trip through ``decode`` is right to a few times this.
+        Of the adaptive steps; the round trip through ``decode`` is right to a few times this, or to a thousand times
+        between the modes of the data, where the flow pulls neighbours apart.
     t_end : float
         The time that the points are taken for, the process's ``t_min`` unless given.
     options
