@@ -63,10 +63,11 @@ def step(field: Field, name: str, shape: tuple[int, int], dtype: np.dtype) -> Ca
 
 
 _TEXT = """\
-import numpy as np
-from numba import njit
+from numba import njit, types
 
-@njit(nogil=True, cache=CACHE, error_model="numpy")
+_A, _V = types.float64[:, ::1], types.float64[::1]
+
+@njit(types.void(_A, {types}_V, _A), nogil=True, cache=CACHE, error_model="numpy")
 def move(x, {fs}, h, out):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
@@ -75,9 +76,11 @@ def move(x, {fs}, h, out):
 
 _ERROR = """\
 import numpy as np
-from numba import njit
+from numba import njit, types
 
-@njit(nogil=True, cache=CACHE, error_model="numpy")
+_A, _V, _S = types.float64[:, ::1], types.float64[::1], types.float64
+
+@njit(types.void(_A, _A, {types}_V, _S, _S, _V), nogil=True, cache=CACHE, error_model="numpy")
 def error(x, y, {fs}, h, rtol, atol, out):
     for i in range(x.shape[0]):
         total = 0.0
@@ -89,16 +92,16 @@ def error(x, y, {fs}, h, rtol, atol, out):
 """
 
 
+def _text(template: str, count: int) -> str:
+    names = [f"f{i}" for i in range(count)]
+    return template.format(types="_A, " * count, fs=", ".join(names), at=", ".join(f"{name}[i, j]" for name in names))
+
+
 def _kernels() -> tuple[list[Any], Any]:
     """The stages of Dormand and Prince with a step for each row, and the norm of the error estimate."""
-    moves = []
-    for number, stage in enumerate(DOPRI5.stages[:-1]):
-        names = [f"f{i}" for i in range(number + 1)]
-        text = _TEXT.format(fs=", ".join(names), at=", ".join(f"{name}[i, j]" for name in names))
-        moves.append(cache.load(text, {"_move": stage.move}).move)
-    names = [f"f{i}" for i in range(len(DOPRI5.stages))]
-    text = _ERROR.format(fs=", ".join(names), at=", ".join(f"{name}[i, j]" for name in names))
-    return moves, cache.load(text, {"_error": DOPRI5.error}).error
+    stages = DOPRI5.stages
+    moves = [cache.load(_text(_TEXT, k + 1), {"_move": stage.move}).move for k, stage in enumerate(stages[:-1])]
+    return moves, cache.load(_text(_ERROR, len(stages)), {"_error": DOPRI5.error}).error
 
 
 def adaptive(

@@ -18,7 +18,7 @@ from .rows import Rows
 
 
 def encode(
-    process: Any, score: Any, x: Any, *, rtol: float = 1e-5, t_end: float | None = None, **options: Any
+    process: Any, score: Any, x: Any, *, rtol: float = 1e-6, t_end: float | None = None, **options: Any
 ) -> np.ndarray:
     """z (n, d), the code of each point.
 
@@ -39,7 +39,7 @@ def encode(
 
 
 def decode(
-    process: Any, score: Any, z: Any, *, rtol: float = 1e-5, t_end: float | None = None, **options: Any
+    process: Any, score: Any, z: Any, *, rtol: float = 1e-6, t_end: float | None = None, **options: Any
 ) -> np.ndarray:
     """x (n, d), the point of each code: the inverse of :func:`encode`."""
     return _carry(process, score, z, rtol, t_end, False, **options)
