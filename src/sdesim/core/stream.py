@@ -50,7 +50,7 @@ def fill(out, path0, block0, purpose, seed, source):
                         out[start + i, k, first + s] = z[s, i]
 """
 
-# Sixteen components at a time, so that whole cache lines are written.
+# 64 components at a time, so that whole cache lines are written.
 _STEPS = """\
 import numpy as np
 from numba import njit, types
@@ -62,13 +62,13 @@ _T = types.{dtype}
       cache=CACHE)
 def fill(out, path0, block, purpose, seed, source):
     draws, n, m = out.shape
-    z = np.zeros((16, draws, 256), np.{dtype})
+    z = np.zeros((min(64, m), draws, 256), np.{dtype})
     words = np.zeros((4, 128), np.uint64)
     head = np.int64(path0 & U64(255))
     for start in range(-head, n, 256):
         lo, hi = max(-start, 0), min(256, n - start)
-        for k0 in range(0, m, 16):
-            width = min(16, m - k0)
+        for k0 in range(0, m, 64):
+            width = min(64, m - k0)
             for k in range(width):
                 counter = U64((purpose << U64(24)) | U64(k0 + k))
                 _source(source, z[k], words, block, counter, U64(path0 + U64(start)), seed)

@@ -47,7 +47,7 @@ class Guidance:
 
 
 def check_labels(score: Any, labels: Any, n: int) -> np.ndarray | None:
-    """One class a sample, (n,), or None."""
+    """One class a sample, (n,), −1 for none; or None."""
     if labels is None:
         return None
     given = np.asarray(labels)
@@ -57,7 +57,7 @@ def check_labels(score: Any, labels: Any, n: int) -> np.ndarray | None:
         raise ValueError(f"labels has shape {given.shape}, expected one class or ({n},), one for each sample")
     classes = getattr(score, "n_classes", None)
     if classes is not None:
-        bad = (given < 0) | (given >= classes)
+        bad = (given < -1) | (given >= classes)
         if bad.any():
             wrong = int(given.reshape(-1)[int(np.argmax(bad))])
             raise ValueError(f"labels must lie in 0 … {classes - 1}, the classes of the network, got {wrong}")
@@ -107,6 +107,12 @@ class GuidedScore:
         reverse = getattr(self.score, "vector_jacobian", None)
         if reverse is not None and self.labels is None:
             return np.asarray(reverse(x, t, v)[1])
+        if reverse is not None:
+            found = np.asarray(reverse(x, t, v, labels=self.labels)[1])
+            if self.guidance.weight == 0.0:
+                return found
+            free = np.asarray(reverse(x, t, v, labels=None)[1])
+            return free + (1.0 + self.guidance.weight) * (found - free)
         length = np.sqrt((v.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
         length[length == 0.0] = 1.0
         precise = x.dtype == np.float64

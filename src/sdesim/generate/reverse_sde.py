@@ -41,7 +41,6 @@ def advance(rows: Rows, scheme: Scheme) -> Advance:
     """Steps of the reverse SDE."""
     noised, dtype = rows.noised, rows.dtype
     updates = batch.updates(scheme, dtype, False)
-    level = np.empty(rows.shape, dtype)
     flat = np.zeros(rows.shape, dtype)
 
     def drift(x: np.ndarray, t: float) -> np.ndarray:
@@ -51,8 +50,7 @@ def advance(rows: Rows, scheme: Scheme) -> Advance:
         return value if offset == 0.0 else value - offset
 
     def diffusion(t: float) -> np.ndarray:
-        level.fill(noised.diffusion(t))
-        return level.copy()
+        return np.full(rows.shape, noised.diffusion(t), dtype)
 
     def step(x: np.ndarray, k: int, t: float, later: float) -> np.ndarray:
         dt = t - later
