@@ -68,17 +68,17 @@ def test_linear_measurements_give_the_posterior_of_round_gaussian_data(noise):
     y = np.array([0.9, 0.4])
     measurement = sde.LinearMeasurement(matrix, y, noise=noise, data_std=0.7)
     score = sde.marginal_score(VP, ROUND)
-    x = sde.sample(VP, score, 4000, method="reverse_sde", n_steps=400, seed=3, guidance=measurement)
+    x = sde.sample(VP, score, 2000, method="reverse_sde", n_steps=250, seed=3, guidance=measurement)
     prior = 0.49 * np.eye(3)
     gain = prior @ matrix.T @ np.linalg.inv(matrix @ prior @ matrix.T + noise**2 * np.eye(2))
     mean = ROUND.mean + gain @ (y - matrix @ ROUND.mean)
     cov = prior - gain @ matrix @ prior
-    assert np.abs(x.mean(axis=0) - mean).max() < 4 * 0.7 / np.sqrt(4000) + 0.01
-    assert np.abs(np.cov(x.T) - cov).max() < 0.03
+    assert np.abs(x.mean(axis=0) - mean).max() < 4 * 0.7 / np.sqrt(2000) + 0.01
+    assert np.abs(np.cov(x.T) - cov).max() < 0.05
     if noise == 0.0:
         assert np.abs(x @ matrix.T - y).max() < 0.1
     # without ∂D/∂y, the sampler would pull by another factor
-    unguided = sde.sample(VP, score, 4000, n_steps=400, seed=3)
+    unguided = sde.sample(VP, score, 2000, n_steps=100, seed=3)
     assert np.abs(unguided.mean(axis=0) - mean).max() > 0.1
 
 
