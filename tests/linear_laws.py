@@ -33,7 +33,12 @@ def law(process, score, method, *, size=4000, **options):
     def instead(plan, n, *_):
         noised = plan.noised
         rows = Impulses(
-            noised, GuidedScore(noised, plan.score, Guidance(None, None), None, 0), (size, 1), plan.dtype, 0, 0
+            noised,
+            GuidedScore(noised, plan.score, Guidance(None, None), None, range(size)),
+            (size, 1),
+            plan.dtype,
+            0,
+            0,
         )
         x = samplers.draw(rows, types.SimpleNamespace(**vars(plan)))[:, 0]
         kept["law"] = x[0], ((x[1:] - x[0]) ** 2).sum()

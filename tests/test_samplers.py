@@ -311,25 +311,21 @@ def test_wrong_scores_processes_and_labels():
 def test_a_score_that_returns_nan_is_named_with_its_time_and_row():
     with pytest.raises(ValueError, match=r"score returned nan at row 7, x = .*, t = 0\.4"):
         sde.sample(VP, nan_at(7, 0.5), 10, n_steps=10, dim=2, t_end=0.0)
+
+    def second_block(x, t):
+        return nan_at(7, 0.5)(x, t) if len(x) == 44 else -x
+
     with pytest.raises(ValueError, match="score returned nan at row 263"):
-        sde.sample(VP, nan_at(7, 0.5), 300, n_steps=10, dim=2, workers=1, executor=Second())
+        sde.sample(VP, second_block, 300, n_steps=10, dim=2)
 
+    def late(x, t):  # in adaptive steps rows arrive at different times
+        s = -x
+        s[(x[:, 0] == s_start[41, 0]) & (t < 0.999)] = np.nan
+        return s
 
-class Second:
-    """An executor that runs the second block first."""
-
-    def submit(self, function, block, *arguments):
-        import concurrent.futures
-
-        done = concurrent.futures.Future()
-        if block.offset == 0:
-            done.set_result(True)
-        else:
-            try:
-                done.set_result(function(block, *arguments))
-            except BaseException as error:
-                done.set_exception(error)
-        return done
+    s_start = sde.sample(VP, lambda x, t: -x, 100, method="probability_flow", rtol=1e-3, dim=2, seed=1)
+    with pytest.raises(ValueError, match="score returned nan at row 41"):
+        sde.encode(VP, late, s_start, t_end=0.5)
 
 
 def test_samples_that_diverge_are_named():

@@ -8,7 +8,7 @@ so that w = 0 is the conditional score and w > 0 exaggerates what the label chan
 returns a gradient ∇ₓ log p(what is wanted | x at time t) is added to the score: Bayes' rule (Dhariwal & Nichol 2021).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,32 +67,34 @@ def check_labels(score: Any, labels: Any, n: int) -> np.ndarray | None:
 class GuidedScore:
     """score(x, t) for a block of rows.
 
-    ``first`` is the row of the result that the block starts at (for messages), ``labels`` those of its rows.
+    ``rows`` are their numbers in the result (for messages), ``labels`` their classes.
     """
 
-    def __init__(self, noised: Any, score: Any, guidance: Guidance, labels: np.ndarray | None, first: int) -> None:
-        self.noised, self.score, self.guidance, self.labels, self.first = noised, score, guidance, labels, first
+    def __init__(
+        self, noised: Any, score: Any, guidance: Guidance, labels: np.ndarray | None, rows: Sequence[int]
+    ) -> None:
+        self.noised, self.score, self.guidance, self.labels, self.rows = noised, score, guidance, labels, rows
 
     def of(self, which: np.ndarray) -> "GuidedScore":
         """The score of some of the block's rows."""
         labels = None if self.labels is None else self.labels[which]
-        return GuidedScore(self.noised, self.score, self.guidance, labels, self.first)
+        return GuidedScore(self.noised, self.score, self.guidance, labels, [self.rows[i] for i in which])
 
     def plain(self, x: np.ndarray, t: Any) -> np.ndarray:
         """The score with its labels, but without a function or measurement."""
         if self.labels is None:
-            return call_score(self.score, x, t, first_row=self.first)
+            return call_score(self.score, x, t, rows=self.rows)
         labels, weight = self.labels, self.guidance.weight
-        found = call_score(lambda x, t: self.score(x, t, labels=labels), x, t, first_row=self.first)
+        found = call_score(lambda x, t: self.score(x, t, labels=labels), x, t, rows=self.rows)
         if weight == 0.0:
             return found
-        free = call_score(lambda x, t: self.score(x, t, labels=None), x, t, first_row=self.first)
+        free = call_score(lambda x, t: self.score(x, t, labels=None), x, t, rows=self.rows)
         return free + (1.0 + weight) * (found - free)
 
     def __call__(self, x: np.ndarray, t: Any) -> np.ndarray:
         s = self.plain(x, t)
         for function in self.guidance.functions:
-            s = s + call_score(function, x, t, first_row=self.first, name="guidance")
+            s = s + call_score(function, x, t, rows=self.rows, name="guidance")
         if self.guidance.measurements:
             plain = s
             for measurement in self.guidance.measurements:

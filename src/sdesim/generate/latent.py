@@ -33,7 +33,7 @@ def encode(
     t_end : float
         The time that the points are taken for, the process's ``t_min`` unless given.
     options
-        horizon, executor, workers, progress.
+        horizon, workers, progress.
     """
     return _carry(process, score, x, rtol, t_end, True, **options)
 
@@ -67,7 +67,7 @@ def interpolate(z0: Any, z1: Any, n: int) -> np.ndarray:
 
 def _carry(
     process: Any, score: Any, points: Any, rtol: Any, t_end: Any, up: bool, *, horizon: float | None = None,
-    executor: Any = None, workers: int | None = None, progress: Any = False,
+    workers: int | None = None, progress: Any = False,
 ) -> np.ndarray:  # fmt: skip
     noised = Noised(process, horizon)
     checks.function("score", score, "score(x, t) with x of shape (n, d)")
@@ -81,7 +81,7 @@ def _carry(
 
     def one(block: blocks.Block) -> None:
         here = slice(block.offset, block.offset + block.size)
-        guided = GuidedScore(noised, score, Guidance(None, None), None, block.offset)
+        guided = GuidedScore(noised, score, Guidance(None, None), None, range(here.start, here.stop))
         field = flow.velocity(Rows(noised, guided, (block.size, d), np.dtype(np.float64), block.first, 0))
         if up:
             moved = flow.adaptive(field, points[here], low, top, tolerance, tolerance, stop)
@@ -91,8 +91,8 @@ def _carry(
 
     with blas.single_threaded():
         _, whole = blocks.run(
-            one, blocks.cut(0, n, blocks.LEAF), (), executor=executor,
-            workers=blocks.check_executor(executor, workers), stop=stop, progress=progress, unit=" points",
+            one, blocks.cut(0, n, blocks.LEAF), (), workers=blocks.check_executor(None, workers), stop=stop,
+            progress=progress, unit=" points",
         )  # fmt: skip
     if not whole:
         raise KeyboardInterrupt

@@ -39,7 +39,6 @@ def log_likelihood(
     t_end: float | None = None,
     horizon: float | None = None,
     seed: int | None = 0,
-    executor: Any = None,
     workers: int | None = None,
     progress: Any = False,
 ) -> np.ndarray:
@@ -94,7 +93,7 @@ def log_likelihood(
 
     def one(block: blocks.Block) -> None:
         here = slice(block.offset, block.offset + block.size)
-        guided = GuidedScore(noised, score, Guidance(None, None), None, block.offset)
+        guided = GuidedScore(noised, score, Guidance(None, None), None, range(here.start, here.stop))
         rows = Rows(noised, guided, (block.size, d), np.dtype(np.float64), block.first, seed, stop=stop)
         trace = divergence_of(
             score, divergence, d, n_probes=count, seed=seed, first_path=block.first, n=block.size,
@@ -116,8 +115,7 @@ def log_likelihood(
     work = blocks.cut(0, n, blocks.LEAF)
     with blas.single_threaded():
         _, whole = blocks.run(
-            one, work, (), executor=executor, workers=blocks.check_executor(executor, workers), stop=stop,
-            progress=progress, unit=" points",
+            one, work, (), workers=blocks.check_executor(None, workers), stop=stop, progress=progress, unit=" points"
         )  # fmt: skip
     if not whole:
         raise KeyboardInterrupt

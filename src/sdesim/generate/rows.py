@@ -137,7 +137,7 @@ class Rows:
                 return
         bad = ~np.isfinite(x).all(axis=1)
         if bad.any():
-            row = self.score.first + int(bad.argmax())
+            row = self.score.rows[int(bad.argmax())]
             raise NonFiniteError(
                 f"{int(bad.sum())} of {len(x)} samples became non-finite, first row {row} at t = {t:g}; take more "
                 "steps (n_steps), or a finer grid where the noise is strong"

@@ -85,7 +85,6 @@ def sample(
     dtype: Any = None,
     device: str = "cpu",
     first_path: int = 0,
-    executor: Any = None,
     workers: int | None = None,
     progress: Any = False,
 ) -> np.ndarray:
@@ -161,7 +160,7 @@ def sample(
     auto, usual = METHODS[checks.choice("method", method, METHODS)]
     kind = checks.dtype(dtype if dtype is not None else getattr(score, "dtype", np.float64))
     first_path = checks.integer("first_path", first_path, minimum=0)
-    n_workers = blocks.check_executor(executor, workers)
+    n_workers = blocks.check_executor(None, workers)
     if rtol is not None:
         if method != "probability_flow":
             raise ValueError(f"rtol belongs to method='probability_flow', {method} takes n_steps")
@@ -190,7 +189,7 @@ def sample(
         corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=checks.seed(seed),
         stop=np.zeros(1, np.int64), tick=None,
     )  # fmt: skip
-    return _run(plan, n, first_path, executor, n_workers, progress)
+    return _run(plan, n, first_path, n_workers, progress)
 
 
 def _dim(score: Any, dim: Any) -> int:
@@ -213,7 +212,7 @@ def _scheme(method: str, name: str | None) -> Any:
     return None
 
 
-def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, progress: Any) -> np.ndarray:
+def _run(plan: _Plan, n: int, first_path: int, workers: int, progress: Any) -> np.ndarray:
     found = np.empty((n, plan.dim), plan.dtype)
     lock = threading.Lock()
     bar = blocks.progress_bar(progress, n * (len(plan.times) - 1), " steps")
@@ -226,8 +225,7 @@ def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, prog
     try:
         with blas.single_threaded():
             done, whole = blocks.run(
-                _block, work, (dataclasses.replace(plan, tick=tick), found), executor=executor, workers=workers,
-                stop=plan.stop,
+                _block, work, (dataclasses.replace(plan, tick=tick), found), workers=workers, stop=plan.stop
             )  # fmt: skip
     finally:
         bar.close()
@@ -245,7 +243,7 @@ def _block(block: blocks.Block, plan: _Plan, found: np.ndarray) -> bool:
     here = slice(block.offset, block.offset + block.size)
     labels = None if plan.labels is None else plan.labels[here]
     guidance = plan.guidance.for_rows(here)
-    score = GuidedScore(plan.noised, plan.score, guidance, labels, block.offset)
+    score = GuidedScore(plan.noised, plan.score, guidance, labels, range(here.start, here.stop))
     known = None if plan.known is None else (plan.known[0][here], plan.known[1][here])
     rows = Rows(
         plan.noised, score, (block.size, plan.dim), plan.dtype, block.first, plan.seed, known=known,

@@ -5,7 +5,7 @@ A process of dimension d >= 2 sees a tuple of d components; a learned score sees
 what was asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,11 @@ def rows_of_time(t: Any, shape: Shape, n: int) -> Any:
 
 
 def call_score(
-    score: Callable[..., Any], x: np.ndarray, t: Any, *, first_row: int = 0, name: str = "score"
+    score: Callable[..., Any], x: np.ndarray, t: Any, *, rows: Sequence[int] | None = None, name: str = "score"
 ) -> np.ndarray:
     """score(x, t) at rows (n, d), checked: the shape of x, and finite wherever x is.
 
-    Messages call it ``name`` and count rows from ``first_row``.
+    Messages call it ``name``, and a row by its number in ``rows``.
     """
     value = np.asarray(score(x, t))
     if value.shape != x.shape:
@@ -69,8 +69,9 @@ def call_score(
         if bad.any():
             row = int(bad.argmax())
             at = t if np.ndim(t) == 0 else np.asarray(t)[row]
+            number_of = range(len(x)) if rows is None else rows
             number = value[row][~finite[row]][0]
-            raise ValueError(f"{name} returned {number} at row {first_row + row}, x = {x[row].tolist()[:4]}, t = {at}")
+            raise ValueError(f"{name} returned {number} at row {number_of[row]}, x = {x[row].tolist()[:4]}, t = {at}")
     return value
 
 
