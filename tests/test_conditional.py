@@ -6,6 +6,7 @@ import pytest
 import sdesim as sde
 from sdesim.generate.guided import Guidance, GuidedScore
 from sdesim.generate.linear import Noised
+from sdesim.generate.rows import Rows
 
 VP = sde.VariancePreserving()
 ROUND = sde.targets.Gaussian(np.array([0.5, -0.3, 0.2]), 0.49)
@@ -44,6 +45,19 @@ def test_each_sample_may_have_its_own_pixels():
     assert (x[mask] == observed[mask]).all()
     part = sde.sample(VP, score, 44, observed=observed[256:], mask=mask[256:], first_path=256, **run)
     assert np.array_equal(x[256:], part)
+
+
+def test_known_pixels_have_the_noise_of_their_time():
+    mask, observed = np.array([[True, False]] * 4000), np.array([[1.6, 0.0]] * 4000)
+    score = GuidedScore(Noised(VP), sde.marginal_score(VP, CORRELATED), Guidance(None, None), None, range(4000))
+    rows = Rows(Noised(VP), score, (4000, 2), np.dtype(np.float64), 0, 1, known=(mask, observed))
+    x = np.full((4000, 2), 9.0)
+    for k, t in enumerate((0.02, 0.4, 1.0)):
+        kept, std = rows.keep(x, t, k), VP.std(t)
+        assert (kept[:, 1] == 9.0).all()
+        assert abs(kept[:, 0].mean() - 1.6 * VP.scale(t)) < 4 * std / np.sqrt(4000)
+        assert abs(kept[:, 0].std() / std - 1.0) < 4 / np.sqrt(8000)
+    assert np.array_equal(rows.keep(x, 0.0, 0)[:, 0], observed[:, 0])
 
 
 def conditional_error(n_resample):

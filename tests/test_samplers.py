@@ -68,6 +68,17 @@ def test_every_process_with_every_method(process, method):
     assert abs(variance_error(process, method, n, t_end=0.02)) < 0.03
 
 
+@pytest.mark.parametrize("method", ["reverse_sde", "probability_flow", "edm_heun", "dpm_solver", "ancestral",
+                                    "annealed_langevin", "predictor_corrector"])  # fmt: skip
+def test_processes_with_a_mean_of_their_own(method):
+    process = sde.OrnsteinUhlenbeck(2.0, -1.0, 1.5)
+    score = sde.marginal_score(process, GAUSSIAN)
+    n = 100 if method in ("probability_flow", "edm_heun", "dpm_solver") else 500
+    mean, variance = law(process, score, method, n_steps=n, horizon=3.0, t_end=3e-4, size=1300)
+    assert abs(mean - 0.7) < 0.01
+    assert abs(variance / 0.25 - 1.0) < 0.03
+
+
 def test_correctors_and_langevin_levels_hardly_change_the_law():
     assert abs(variance_error(VP, "predictor_corrector", 400)) < 5e-3
     assert abs(variance_error(VP, "predictor_corrector", 400, snr=0.0, n_corrector=2)) < 5e-3
