@@ -63,7 +63,7 @@ def test_known_pixels_have_the_noise_of_their_time():
 def conditional_error(n_resample):
     """Of the mean and the standard deviation of the second component, given the first."""
     x = sde.sample(
-        VP, sde.marginal_score(VP, CORRELATED), 4000, n_steps=100, seed=2, observed=np.array([1.6, 0.0]),
+        VP, sde.marginal_score(VP, CORRELATED), 2000, n_steps=80, seed=2, observed=np.array([1.6, 0.0]),
         mask=np.array([True, False]), n_resample=n_resample,
     )[:, 1]  # fmt: skip
     return abs(x.mean() - (-0.2 + 0.8 * 1.2)), abs(x.std() - 0.6)
@@ -71,8 +71,8 @@ def conditional_error(n_resample):
 
 def test_resampling_brings_the_fills_closer_to_the_conditional_law():
     once, often = conditional_error(1), conditional_error(8)
-    assert often[0] < 0.06
-    assert often[1] < 0.03
+    assert often[0] < 0.08
+    assert often[1] < 0.04
     assert once[0] > 2 * often[0]
 
 

@@ -76,9 +76,9 @@ def test_a_networks_closed_form_is_used_and_agrees_with_its_probes():
     exact = sde.log_likelihood(VP, net, x, n_steps=16)
     plain = sde.log_likelihood(VP, lambda x, t: net(x, t), x, n_steps=16)
     assert np.allclose(exact, plain, atol=1e-5)
-    probed = sde.log_likelihood(VP, net, x, n_steps=16, divergence="hutchinson", n_probes=400)
-    assert np.allclose(exact, probed, atol=0.5)
-    assert np.abs(exact - probed).mean() < 0.1
+    probed = sde.log_likelihood(VP, net, x, n_steps=16, divergence="hutchinson", n_probes=25)
+    assert np.abs(exact - probed).mean() < 0.3
+    assert abs((exact - probed).mean()) < 4 * (exact - probed).std() / np.sqrt(20)
 
 
 def test_densities_integrate_to_one():
