@@ -42,30 +42,40 @@ def advance(rows: Rows, scheme: Scheme) -> Advance:
     noised, dtype = rows.noised, rows.dtype
     updates = batch.updates(scheme, dtype, False)
     flat = np.zeros(rows.shape, dtype)
+    last = max(number for number, update in enumerate(updates) if update is not None)
+    held: dict[Any, np.ndarray] = {}
 
-    def drift(x: np.ndarray, t: float) -> np.ndarray:
-        g2 = noised.diffusion(t) ** 2
-        value = weighted((-noised.slope(t), x), (g2, rows.score(x, t)))
-        offset = noised.offset(t)
+    def memory(use: Any) -> np.ndarray:
+        """Memory that is kept from step to step: of the size of a picture, it would be fetched anew each time."""
+        if use not in held:
+            held[use] = np.empty(rows.shape, dtype)
+        return held[use]
+
+    def drift(x: np.ndarray, t: float, number: int) -> np.ndarray:
+        g2, offset = noised.diffusion(t) ** 2, noised.offset(t)
+        value = weighted((-noised.slope(t), x), (g2, rows.score(x, t)), out=memory(("drift", number)))
         return value if offset == 0.0 else value - offset
 
-    def diffusion(t: float) -> np.ndarray:
-        return np.full(rows.shape, noised.diffusion(t), dtype)
+    def diffusion(t: float, number: int) -> np.ndarray:
+        level = memory(("diffusion", number))
+        level.fill(noised.diffusion(t))
+        return level
 
     def step(x: np.ndarray, k: int, t: float, later: float) -> np.ndarray:
         dt = t - later
         h, root = dtype.type(dt), dtype.type(math.sqrt(dt))
-        w = root * rows.normals(k)
+        w = np.multiply(rows.normals(k), root, out=memory("increment"))
         z = flat
         if scheme.space_time:  # ∫ (W_s − W_t) ds = h (½ ΔW + √(h/12) ζ)
             z = weighted((0.5 * dt, w), (dt * math.sqrt(dt / 12.0), rows.normals(k, stream.SPACE_TIME)))
         point, f, g = x, [], []
-        for stage, update in zip(scheme.stages, updates, strict=True):
+        for number, (stage, update) in enumerate(zip(scheme.stages, updates, strict=True)):
             now = t - stage.at * dt
-            f += [drift(point, now) for _ in stage.drifts]
-            g += [diffusion(now) if name == "diffusion" else flat for name in stage.noises]
+            f += [drift(point, now, number) for _ in stage.drifts]
+            g += [diffusion(now, number) if name == "diffusion" else flat for name in stage.noises]
             if update is not None:
-                out = np.empty_like(x)
+                # the state of the last step is what this one starts from
+                out = memory(("state", k % 2)) if number == last else memory(("point", number))
                 update(x, *f, *g, w, z, h, root, out)
                 point = out
         return point

@@ -25,10 +25,10 @@ def _three(out, a, x, b, y, c, z):
         out[i] = a * x[i] + b * y[i] + c * z[i]
 
 
-def weighted(*terms: tuple[float, np.ndarray]) -> np.ndarray:
-    """Σ aₖ xₖ for two or three terms (aₖ, xₖ), all of one shape and type."""
+def weighted(*terms: tuple[float, np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+    """Σ aₖ xₖ for two or three terms (aₖ, xₖ), all of one shape and type; into ``out`` where it is given."""
     kind = terms[0][1].dtype
-    out = np.empty(terms[0][1].shape, kind)
+    out = np.empty(terms[0][1].shape, kind) if out is None else out
     flat: list[Any] = [out.reshape(-1)]
     for number, array in terms:
         flat += [kind.type(number), np.ascontiguousarray(array, kind).reshape(-1)]
