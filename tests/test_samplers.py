@@ -8,7 +8,7 @@ import pytest
 import fresh_draws
 import sdesim as sde
 from linear_laws import law
-from sdesim.generate import grids
+from sdesim.generate import grids, reverse_sde
 from sdesim.generate.linear import Noised
 
 VP = sde.VariancePreserving()
@@ -66,6 +66,11 @@ def test_the_weak_error_falls_at_its_order(method, options, order):
 def test_every_process_with_every_method(process, method):
     n = 500 if method in ("reverse_sde", "ancestral") else 100
     assert abs(variance_error(process, method, n, t_end=0.02)) < 0.03
+
+
+@pytest.mark.parametrize("scheme", reverse_sde.NAMES)
+def test_every_scheme_of_the_library_runs_backward(scheme):
+    assert abs(variance_error(VP, "reverse_sde", 150, scheme=scheme)) < 0.03
 
 
 @pytest.mark.parametrize("method", ["reverse_sde", "probability_flow", "edm_heun", "dpm_solver", "ancestral",
