@@ -1,6 +1,6 @@
 """Are the samples right, and how long does a step take? With exact scores, and beside PyTorch when it is installed.
 
-    python benchmarks/sampling.py             both parts, about six CPU minutes
+    python benchmarks/sampling.py             both parts, about four CPU minutes
     python benchmarks/sampling.py --quick     fewer samples and rounds
     python benchmarks/sampling.py --json -    JSON on stdout, the tables on stderr
 
