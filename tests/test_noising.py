@@ -7,7 +7,7 @@ import sdesim as sde
 
 PROCESSES = [
     sde.VariancePreserving(), sde.VariancePreserving(0.5, 8.0), sde.SubVariancePreserving(), sde.VarianceExploding(),
-    sde.VarianceExploding(0.1, 5.0), sde.EDM(0.01, 10.0),
+    sde.VarianceExploding(0.1, 5.0), sde.EDM(0.01, 10.0), sde.Cosine(), sde.Cosine(0.02, 0.8),
 ]  # fmt: skip
 
 
@@ -38,7 +38,41 @@ def test_the_marginals_of_song_et_al():
     np.testing.assert_allclose(sde.EDM().added_variance(t), t**2)
 
 
-@pytest.mark.parametrize("process", [PROCESSES[1], PROCESSES[2], PROCESSES[4], PROCESSES[5]], ids=repr)
+def test_the_cosine_schedule_of_nichol_and_dhariwal():
+    process, t = sde.Cosine(), np.linspace(0, 0.99, 100)
+    f = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(process.mean_factor(t) ** 2, f / f[0], rtol=1e-12)
+    assert 0.005 < process.mean_factor(1.0) < 0.007
+    assert np.isfinite(process.drift(1.0, 1.0))
+    assert process.diffusion(0.0, 1.0) == process.diffusion(0.0, 0.99)
+    assert np.isfinite(process.drift(np.float32(1.0), np.float32(1.0)))
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+def test_the_names_that_samplers_use(process):
+    t = process.horizon * np.array([0.01, 0.3, 1.0])
+    np.testing.assert_array_equal(process.scale(t), process.mean_factor(t))
+    np.testing.assert_allclose(process.std(t) ** 2, process.added_variance(t), rtol=1e-14)
+    np.testing.assert_allclose(process.snr(t), (process.scale(t) / process.std(t)) ** 2, rtol=1e-12)
+    assert (np.diff(process.snr(t)) < 0).all()
+    assert process.snr(0.0) == np.inf
+    prior = process.prior(784)
+    assert prior.dim == 784
+    assert prior.std == process.std(process.horizon)
+
+
+def test_the_prior_is_a_normal_law_in_any_dimension():
+    prior = sde.VarianceExploding(0.01, 3.0).prior(2)
+    same = sde.targets.Gaussian(np.zeros(2), prior.std**2)
+    x = prior.sample(4000, seed=1)
+    np.testing.assert_allclose(prior.log_density(x), same.log_density(x), rtol=1e-12)
+    np.testing.assert_allclose(prior.score(x), same.score(x), rtol=1e-12)
+    np.testing.assert_array_equal(x, same.sample(4000, seed=1))
+    np.testing.assert_array_equal(x[256:], prior.sample(3744, seed=1, first_path=256))
+    assert prior.sample(3, seed=1, dtype=np.float32).dtype == np.float32
+
+
+@pytest.mark.parametrize("process", [PROCESSES[1], PROCESSES[2], PROCESSES[4], PROCESSES[5], PROCESSES[6]], ids=repr)
 def test_paths_have_these_moments(process):
     n, t = 20_000, 0.5 * process.horizon
     x = sde.simulate(process, 1.5, (0.0, t), n_steps=400, n_paths=n, seed=3).final
@@ -65,6 +99,8 @@ def test_the_reverse_process_gives_the_data_back(process):
         (lambda: sde.VarianceExploding(2.0, 1.0), "sigma_max must be > sigma_min = 2, got 1"),
         (lambda: sde.VariancePreserving(-1.0, 1.0), "beta_min must be > 0"),
         (lambda: sde.SubVariancePreserving(1.0, 1.0), "beta_max must be > beta_min"),
+        (lambda: sde.Cosine(-0.1), "offset must be >= 0"),
+        (lambda: sde.Cosine(last=1.0), "last must be < 1"),
         (lambda: sde.EDM(1.0, 0.5), "sigma_max must be >"),
     ],
 )

@@ -132,3 +132,12 @@ def test_uniforms_lie_inside_and_are_uniform():
     assert u.max() < 1
     assert stats.kstest(u.ravel(), "uniform").pvalue > 1e-6
     assert abs(np.corrcoef(u[:, 0].T)[0, 1]) < 5 / math.sqrt(1e5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_draws_by_step_are_the_same_draws(dtype):
+    per_block = normals.DRAWS[np.dtype(dtype)]
+    whole = stream.normals(9, stream.KNOWN, 300, 70, 3 * per_block, first_path=40, dtype=dtype)
+    out = np.empty((per_block, 300, 70), dtype)
+    stream.fill_steps(out, 40, 2, stream.KNOWN, 9)
+    assert np.array_equal(out, whole[:, :, 2 * per_block :].transpose(2, 0, 1))

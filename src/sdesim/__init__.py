@@ -35,6 +35,15 @@ from .fokker_planck.cells import point_mass as point_mass
 from .fokker_planck.grid import Grid as Grid
 from .generate import data as data
 from .generate import metrics as metrics
+from .generate.conditional import LinearMeasurement as LinearMeasurement
+from .generate.conditional import blur as blur
+from .generate.conditional import greys as greys
+from .generate.latent import decode as decode
+from .generate.latent import encode as encode
+from .generate.latent import interpolate as interpolate
+from .generate.likelihood import bits_per_dim as bits_per_dim
+from .generate.likelihood import log_likelihood as log_likelihood
+from .generate.samplers import sample as sample
 from .grid_function import GridFunction as GridFunction
 from .integrate.brownian import BrownianPath as BrownianPath
 from .integrate.brownian import brownian_increments as brownian_increments
@@ -60,6 +69,7 @@ from .processes.langevin import Langevin as Langevin
 from .processes.langevin import UnderdampedLangevin as UnderdampedLangevin
 from .processes.marginal import marginal_score as marginal_score
 from .processes.noising import EDM as EDM
+from .processes.noising import Cosine as Cosine
 from .processes.noising import SubVariancePreserving as SubVariancePreserving
 from .processes.noising import VarianceExploding as VarianceExploding
 from .processes.noising import VariancePreserving as VariancePreserving

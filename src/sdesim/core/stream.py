@@ -20,6 +20,8 @@ from . import normals as box_muller
 VERSION = 1
 
 WIENER, SPACE_TIME, LEVY_AREA, ACCEPTANCE, INITIAL, BITS, BRIDGE, TRAINING = range(8)
+# of samplers: the noise of pixels that are known, of jumps back to an earlier time, of Langevin steps
+KNOWN, JUMP, CORRECTION = range(8, 11)
 
 MAX_BLOCKS, MAX_COMPONENTS, MAX_PATHS = 2**32, 2**24, 2**63
 
@@ -46,6 +48,34 @@ def fill(out, path0, block0, purpose, seed, source):
                 for s in range(min({S}, draws - first)):
                     for i in range(lo, hi):
                         out[start + i, k, first + s] = z[s, i]
+"""
+
+# 64 components at a time, so that whole cache lines are written.
+_STEPS = """\
+import numpy as np
+from numba import njit, types
+
+U64 = np.uint64
+_T = types.{dtype}
+
+@njit(types.void(_T[:, :, ::1], types.uint64, types.uint64, types.uint64, types.uint64, types.int64), nogil=True,
+      cache=CACHE)
+def fill(out, path0, block, purpose, seed, source):
+    draws, n, m = out.shape
+    z = np.zeros((min(64, m), draws, 256), np.{dtype})
+    words = np.zeros((4, 128), np.uint64)
+    head = np.int64(path0 & U64(255))
+    for start in range(-head, n, 256):
+        lo, hi = max(-start, 0), min(256, n - start)
+        for k0 in range(0, m, 64):
+            width = min(64, m - k0)
+            for k in range(width):
+                counter = U64((purpose << U64(24)) | U64(k0 + k))
+                _source(source, z[k], words, block, counter, U64(path0 + U64(start)), seed)
+            for s in range(draws):
+                for i in range(lo, hi):
+                    for k in range(width):
+                        out[s, start + i, k0 + k] = z[k, s, i]
 """
 
 _UNIFORMS = """\
@@ -77,6 +107,19 @@ def normals_kernel(dtype: np.dtype) -> Any:
     text = _NORMALS.format(dtype=dtype.name, S=box_muller.DRAWS[dtype])
     fill, source = cache.load(text, {"_source": call.call_source}).fill, box_muller.source(dtype)
     return lambda out, path0, block0, purpose, seed: fill(out, path0, block0, purpose, seed, source.address)
+
+
+@functools.cache
+def _steps_kernel(dtype: np.dtype) -> tuple[Any, int]:
+    source = box_muller.source(dtype)
+    return cache.load(_STEPS.format(dtype=dtype.name), {"_source": call.call_source}).fill, source.address
+
+
+def fill_steps(out: np.ndarray, first_path: int, block: int, purpose: int, seed: int) -> None:
+    """The draws of one block as arrays of their own: out[s] is (paths, components), draw block·draws + s."""
+    if out.size:
+        fill, address = _steps_kernel(out.dtype)
+        fill(out, first_path, block, purpose, seed, address)
 
 
 @functools.cache

@@ -1,1 +1,1 @@
-"""Generating samples with learned and exact scores, and judging them."""
+"""Floor 4: from a score to new samples, to likelihoods, to samples that fit what was observed; and judging them."""

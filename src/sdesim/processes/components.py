@@ -5,7 +5,7 @@ A process of dimension d >= 2 sees a tuple of d components; a learned score sees
 what was asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,23 +49,29 @@ def rows_of_time(t: Any, shape: Shape, n: int) -> Any:
     return np.broadcast_to(t.reshape(t.shape[:-1]) if t.ndim == len(points) else t, points[:-1]).reshape(-1)
 
 
-def call_score(score: Callable[..., Any], x: np.ndarray, t: Any) -> np.ndarray:
-    """score(x, t) at rows (n, d), checked: the shape of x, and finite wherever x is."""
+def call_score(
+    score: Callable[..., Any], x: np.ndarray, t: Any, *, rows: Sequence[int] | None = None, name: str = "score"
+) -> np.ndarray:
+    """score(x, t) at rows (n, d), checked: the shape of x, and finite wherever x is.
+
+    Messages call it ``name``, and a row by its number in ``rows``.
+    """
     value = np.asarray(score(x, t))
     if value.shape != x.shape:
         raise ValueError(
-            f"score returned shape {value.shape}, expected {x.shape}: a row of {x.shape[1]} numbers a point"
+            f"{name} returned shape {value.shape}, expected {x.shape}: a row of {x.shape[1]} numbers a point"
         )
     if value.dtype.kind not in "fiu":
-        raise TypeError(f"score must return real numbers, got dtype {value.dtype}")
+        raise TypeError(f"{name} must return real numbers, got dtype {value.dtype}")
     finite = np.isfinite(value)
     if not finite.all():
         bad = ~finite.all(axis=1) & np.isfinite(x).all(axis=1)
         if bad.any():
             row = int(bad.argmax())
             at = t if np.ndim(t) == 0 else np.asarray(t)[row]
+            number_of = range(len(x)) if rows is None else rows
             number = value[row][~finite[row]][0]
-            raise ValueError(f"score returned {number} at row {row}, x = {x[row].tolist()[:4]}, t = {at}")
+            raise ValueError(f"{name} returned {number} at row {number_of[row]}, x = {x[row].tolist()[:4]}, t = {at}")
     return value
 
 

@@ -51,7 +51,8 @@ class Level(GaussianProcess):
 STORED = {
     kind.__name__: kind
     for kind in (
-        noising.VarianceExploding, noising.VariancePreserving, noising.SubVariancePreserving, noising.EDM,
+        noising.VarianceExploding, noising.VariancePreserving, noising.SubVariancePreserving, noising.Cosine,
+        noising.EDM,
         OrnsteinUhlenbeck, Wiener, Level,
     )
 }  # fmt: skip

@@ -16,6 +16,29 @@ _FAST = ("contract", "reassoc", "nsz")
 
 
 @kernel
+def head_in(rows, centre, c, x):
+    """x = c (row − centre), and 0 in the rows that are not there."""
+    wide_vectors()
+    n, d = rows.shape
+    for i in range(n):
+        row, out = rows[i], x[i]
+        for j in range(d):
+            out[j] = c * (row[j] - centre[j])
+    x[n:] = 0
+
+
+@kernel
+def head_out(rows, centre, a, b, net, score):
+    """score = a (row − centre) + b net."""
+    wide_vectors()
+    n, d = rows.shape
+    for i in range(n):
+        row, f, out = rows[i], net[i], score[i]
+        for j in range(d):
+            out[j] = a * (row[j] - centre[j]) + b * f[j]
+
+
+@kernel
 def tangent(h, d1, a, r0, n, m, p0, c0, c1):
     """Tangent rows through an activation: h ← φ′ h, the value before kept in ``a`` (same rows as h)."""
     wide_vectors()
