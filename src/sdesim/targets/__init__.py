@@ -5,3 +5,7 @@ from .double_well import DoubleWellDensity as DoubleWellDensity
 from .gamma import Gamma as Gamma
 from .gaussian import Gaussian as Gaussian
 from .mixture import GaussianMixture as GaussianMixture
+from .shapes import Checkerboard as Checkerboard
+from .shapes import checkerboard as checkerboard
+from .shapes import ring as ring
+from .shapes import two_moons as two_moons
