@@ -14,10 +14,8 @@ target = sde.targets.GaussianMixture([0.2, 0.8], [[-4.0, -4.0], [4.0, 4.0]], 1.0
 data = target.sample(20_000, 1)
 noise = sde.EDM(0.2, 10.0)  # X_t = X_0 + N(0, t²): time is the noise level
 exact, levels = sde.marginal_score(noise, target), np.geomspace(10.0, 0.2, 16)
-net = sde.ScoreMLP(2, (128, 128), time=None, seed=1)
-single = sde.fit_score(net, data, objective="implicit", n_iterations=1500, seed=2).score
-net = sde.ScoreMLP(2, (128, 128), seed=1)
-multi = sde.fit_score(net, data, process=noise, times="log_uniform", n_iterations=5000, seed=2).score
+single = sde.fit_score(sde.ScoreMLP(2, time=None), data, objective="implicit", n_iterations=1500, seed=2).score
+multi = sde.fit_score(sde.ScoreMLP(2), data, process=noise, times="log_uniform", n_iterations=5000, seed=2).score
 
 x = 8.0 - 16.0 * np.random.default_rng(3).random((20_000, 2))  # spread evenly on the plane
 deciles = np.argsort(target.log_density(x)).reshape(10, -1)
@@ -56,5 +54,6 @@ axes[1, 0].legend(fontsize="small")
 for ax, (name, y) in zip(axes[1, 1:], samples.items(), strict=True):
     print(f"{name}: {share[name]:.3f} ± {np.sqrt(share[name] * (1 - share[name]) / 4000):.3f} left, the truth is 0.2")
     ax.plot(*y.T, ".", ms=2, alpha=0.5)
-    ax.set(title=f"{name}: {share[name]:.2f} left (truth 0.2)", xlim=(-8, 8), ylim=(-8, 8), xticks=range(-8, 9, 4))
+    ax.set(title=f"{name}: {share[name]:.2f} left (truth 0.2)", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    ax.set(xlim=(-8, 8), ylim=(-8, 8), xticks=range(-8, 9, 4))
 fig.savefig("bimodal_score.png", dpi=80)
