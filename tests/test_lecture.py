@@ -184,6 +184,26 @@ def test_on_the_half_clock_every_rate_halves():
     assert l1(on_full, sde.evolve_density(half, start, GRID, (0.0, 0.7)).final, GRID) > 0.02
 
 
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_euler_maruyama_for_langevin_has_no_extra_step(tau):
+    """X + (τ/2) s(X) + √τ ξ on the clock ½∇log p dt + dW; the slide multiplies both terms by dt and dξ once more."""
+    target = sde.targets.Gaussian(0.0, 1.0)
+    half = sde.ito(lambda x, t: 0.5 * target.score(x), lambda x, t: 1.0, compiled=False)
+    x, noise = target.sample(500, 1), np.random.default_rng(2).standard_normal((500, 1))
+    one = sde.simulate(half, x, (0.0, tau), n_steps=1, increments=math.sqrt(tau) * noise).final
+    np.testing.assert_allclose(one, x + 0.5 * tau * target.score(x) + math.sqrt(tau) * noise[:, 0], rtol=1e-12)
+
+    def variance(process):
+        paths = sde.simulate(process, target, (0.0, 20.0), n_steps=round(20 / tau), n_paths=40_000, seed=3)
+        return paths.final.var()
+
+    # the chain X ← (1 − τ/2) X + √τ ξ rests with the variance τ/(1 − (1 − τ/2)²) = 1/(1 − τ/4), and so at 1 for τ → 0
+    rest, error = 1.0 / (1.0 - tau / 4.0), math.sqrt(2.0 / 40_000)
+    assert abs(variance(half) / rest - 1.0) < 4.0 * error
+    slide = sde.ito(lambda x, t: 0.5 * tau * target.score(x), lambda x, t: 1.0, compiled=False)
+    assert (abs(variance(slide) / rest - 1.0) > 20.0 * error) == (tau != 1.0)  # dt = 1 would hide it
+
+
 # ---- rows 17 and 20: reversal in time -------------------------------------------------------------------------------
 
 

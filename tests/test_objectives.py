@@ -164,6 +164,24 @@ def test_a_slip_in_the_implicit_objective_is_seen(slip):
     assert abs(mean) > 10 * error
 
 
+def test_the_constant_between_them_is_known():
+    """The same with the library's objective and divergence, and E|∇log p|² by quadrature over the plane."""
+    axis = np.linspace(-7.0, 7.0, 281)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    mass = MIXTURE.density(grid) * (axis[1] - axis[0]) ** 2
+    constant = -0.5 * mass @ (MIXTURE.score(grid) ** 2).sum(axis=1)
+    assert mass.sum() == pytest.approx(1.0, abs=1e-9)
+    net, n = network((12, 10), "plain", dim=2, process=None), 100_000
+    x = MIXTURE.sample(n, 21)
+    objective = Objective(net, n, "implicit", weighting="none")
+    implicit = objective.evaluate(x)[0]
+    gap = implicit - 0.5 * sde.fisher_divergence(net, MIXTURE, x)
+    error = (objective.losses - 0.5 * ((net(x) - MIXTURE.score(x)) ** 2).sum(axis=1)).std() / np.sqrt(n)
+    assert abs(gap - constant) < 3 * error < 0.05 * abs(constant)
+    assert abs(gap - 2 * constant) > 20 * error  # without its ½
+    assert abs(gap + constant) > 20 * error  # with the other sign
+
+
 def test_the_implicit_objective_is_that_one():
     net = network((12, 10), "plain", dim=2, process=None)
     x = MIXTURE.sample(500, 3)
@@ -193,6 +211,27 @@ def test_sliced_is_unbiased_for_implicit(name, entries):
     sliced.evaluate(x, directions=1.4 * v)
     mean, error = mean_and_error(sliced.losses.astype(float) - implicit.losses)
     assert abs(mean) > 5 * error
+
+
+SLICED_SLIPS = {
+    "right": lambda s, v, along: (v * along).sum(axis=1) + 0.5 * (v * s).sum(axis=1) ** 2,
+    "∇ᵥs without vᵀ": lambda s, v, along: along.sum(axis=1) + 0.5 * (v * s).sum(axis=1) ** 2,
+    "no ½(vᵀs)²": lambda s, v, along: (v * along).sum(axis=1),
+    "no ½": lambda s, v, along: (v * along).sum(axis=1) + (v * s).sum(axis=1) ** 2,
+    "sign": lambda s, v, along: -(v * along).sum(axis=1) + 0.5 * (v * s).sum(axis=1) ** 2,
+    "vᵀs, not its square": lambda s, v, along: (v * along).sum(axis=1) + 0.5 * (v * s).sum(axis=1),
+}
+
+
+@pytest.mark.parametrize("slip", SLICED_SLIPS)
+def test_a_slip_in_sliced_score_matching_is_seen(slip):
+    # the slide prints ∇ᵥ s, a vector, where vᵀ(∇ₓs)v is meant
+    net, n = network((12, 10), "plain", dim=2, process=None), 40_000
+    x = MIXTURE.sample(n, 6)
+    v = np.where(np.random.default_rng(8).random((n, 2)) < 0.5, -1.0, 1.0)
+    s, along = net.jacobian_vector(x, 0.0, v)
+    mean, error = mean_and_error(SLICED_SLIPS[slip](s, v, along) - 0.5 * (s**2).sum(axis=1) - net.divergence(x))
+    assert abs(mean) < 3 * error if slip == "right" else abs(mean) > 10 * error
 
 
 def test_the_variance_reduced_form_has_less_variance():

@@ -62,6 +62,11 @@ def line():
     return sde.Density(np.zeros(1), p[None], grid, process, ("reflecting", "reflecting"), np.zeros((1, 2)), "given")
 
 
+def training(n=1000):
+    losses = 1.0 + np.exp(-np.arange(n) / 50) + 0.2 * np.random.default_rng(4).standard_normal(n)
+    return SimpleNamespace(losses=losses, validation=np.array([[0, 2.0], [200, 1.02], [400, 1.01], [600, 1.03]]))
+
+
 POINTS = np.random.default_rng(7).standard_normal((20_000, 2)) * np.sqrt(0.5)
 SAMPLES = np.random.default_rng(2).standard_normal(20_000)
 
@@ -82,6 +87,8 @@ FIGURES = {
     "spectrum_complex": lambda ax: plot.spectrum(np.array([0.0, 1 + 2j, 1 - 2j]), ax),
     "decay": lambda ax: plot.decay([0.0, 1.0, 2.0], {"a": [1, 0.5, 0.1], "b": [np.inf, 1, 0.2]}, ax, rates=[1.0]),
     "score_field": lambda ax: plot.score_field(lambda x, t: -x, -2, 2, ax),
+    "losses": lambda ax: plot.losses(training(), ax),
+    "losses_alone": lambda ax: plot.losses(np.geomspace(100.0, 1.0, 300), ax),
 }
 
 
@@ -266,6 +273,22 @@ def test_score_is_asked_at_the_given_time():
     assert seen == [0.7]
 
 
+def test_losses_are_the_running_mean_and_the_best_validation():
+    fit = training()
+    ax = plot.losses(fit, smooth=100)
+    batches, mean, held, best = ax.lines
+    np.testing.assert_array_equal(batches.get_ydata(), fit.losses)
+    assert mean.get_xdata()[0] == 100  # the first step with as many before it
+    np.testing.assert_allclose(mean.get_ydata()[0], fit.losses[:100].mean())
+    np.testing.assert_allclose(mean.get_ydata()[-1], fit.losses[-100:].mean())
+    np.testing.assert_array_equal(held.get_xydata(), fit.validation)
+    assert (best.get_xdata()[0], best.get_ydata()[0]) == (400, 1.01)
+    assert ax.get_yscale() == "linear"
+    assert plot.losses(np.geomspace(1e4, 1.0, 300)).get_yscale() == "log"
+    assert plot.losses(np.linspace(1.0, -3.0, 30)).get_yscale() == "linear"  # implicit losses are negative
+    assert len(plot.losses([2.0]).lines) == 2
+
+
 def test_images_are_laid_out_row_by_row():
     x = np.zeros((5, 2, 3))
     x[3] = 1.0
@@ -276,6 +299,10 @@ def test_images_are_laid_out_row_by_row():
     assert np.all(sheet[:2, :3] == 0)
     assert plot.images(np.random.default_rng(3).random((4, 16))).images[0].get_array().shape == (9, 9)
     assert plot.images(np.zeros((4, 5, 5, 3))).images[0].get_array().shape == (11, 11, 3)
+    flat = np.arange(36.0).reshape(2, 18)
+    assert plot.images(flat, shape=(2, 3, 3), columns=1).images[0].get_array().shape == (5, 3, 3)
+    sheet = plot.images(flat, shape=(6, 3), columns=1).images[0].get_array()
+    np.testing.assert_allclose(sheet[:6] * 35, flat[0].reshape(6, 3))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +326,8 @@ def test_images_are_laid_out_row_by_row():
         (lambda: plot.decay([0.0, 1.0], [1.0]), r"curves\[''\] has shape \(1,\), expected \(2,\)"),
         (lambda: plot.decay([0.0, 1.0], {"a": [0.0, np.inf]}), r"curves\['a'\] must be > 0 and finite somewhere"),
         (lambda: plot.frames(turning(3), plt.subplots(1, 2)[1], n=3), "axes must hold one for each of the 3 frames"),
+        (lambda: plot.losses([]), r"losses has shape \(0,\), expected \(n,\)"),
+        (lambda: plot.images(np.zeros((2, 15)), shape=(3, 4)), r"not of pictures of shape \(3, 4\)"),
         (lambda: plot.images(np.zeros((2, 15))), "not of square pictures"),
         (lambda: plot.images(np.zeros((2, 4, 4, 2))), r"expected \(n, height, width\[, 3\]\)"),
     ],

@@ -325,7 +325,7 @@ def test_marginal_score_is_right_far_from_everything():
 def test_marginal_score_refuses_what_it_cannot_do():
     with pytest.raises(TypeError, match=r"needs a linear process .* got GeometricBrownian"):
         marginal_score(GeometricBrownian(0.1, 0.2), BIMODAL)
-    with pytest.raises(TypeError, match="or a PrincipalMixture to start from, got DoubleWell"):
+    with pytest.raises(TypeError, match=r"needs a start whose law with noise is known .* got DoubleWellDensity"):
         marginal_score(Wiener(), DoubleWellDensity())
     with pytest.raises(ValueError, match="t must be >= 0"):
         marginal_score(Wiener(), BIMODAL)(0.0, -1.0)

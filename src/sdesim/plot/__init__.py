@@ -1,4 +1,5 @@
-"""Figures: paths, densities, currents, samples beside a density, spectra, convergence and decay, score fields, images.
+"""Figures: paths, densities, currents, samples beside a density, spectra, convergence and decay, score fields, losses,
+images.
 
 Each function draws on ``ax``, or on axes of a new figure, and returns the Axes; nothing is shown and
 nothing is saved, so ``plot.density(rho).figure.savefig("density.png")`` is the whole of it. Matplotlib is
@@ -15,5 +16,6 @@ from .flow import score_field as score_field
 from .pictures import images as images
 from .rates import convergence as convergence
 from .rates import decay as decay
+from .rates import losses as losses
 from .rates import spectrum as spectrum
 from .trajectories import paths as paths

@@ -59,12 +59,13 @@ def score_field(
     length = np.log1p(size / typical)
     length *= side / max(length.max(), 1e-300)
     unit = arrows / np.maximum(size, 1e-300)[:, None]
+    shown = np.maximum(size, 1e-3 * size.max())  # a zero of the score on the lattice would take all the colours
     quiver = ax.quiver(
         *flat.T,
         *(unit * length[:, None]).T,
-        size,
+        shown,
         cmap="cividis_r",
-        norm="log" if size.min() > 0 and size.max() > 30 * size.min() else "linear",
+        norm="log" if shown.min() > 0 and shown.max() > 30 * shown.min() else "linear",
         angles="xy",
         scale_units="xy",
         scale=1,

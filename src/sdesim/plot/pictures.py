@@ -12,20 +12,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def images(x: Any, ax: "Axes | None" = None, *, columns: int | None = None, value_range: Any = None) -> "Axes":
+def images(
+    x: Any, ax: "Axes | None" = None, *, shape: Any = None, columns: int | None = None, value_range: Any = None
+) -> "Axes":
     """A sheet of pictures, row by row.
 
     Parameters
     ----------
     x : (n, height, width) or (n, height, width, 3), or (n, side²)
         Grey or colour pictures; flat square ones are unfolded.
+    shape : (height, width) or (height, width, 3), optional
+        Of one picture, for rows of any other shape.
     columns : int, optional
         Pictures in a row; by default about as many as rows.
     value_range : pair, optional
         Values shown as black and white; by default the smallest and the largest of all pictures.
     """
     x = checks.array("x", x)
-    if x.ndim == 2:
+    if shape is not None:
+        sides = tuple(checks.integer(f"shape[{k}]", side, minimum=1) for k, side in enumerate(shape))
+        if len(x) == 0 or x.size != len(x) * math.prod(sides):
+            raise ValueError(f"x has shape {x.shape}, not of pictures of shape {sides}")
+        x = x.reshape(len(x), *sides)
+    elif x.ndim == 2:
         side = math.isqrt(x.shape[1])
         if side * side != x.shape[1]:
             raise ValueError(f"x has shape {x.shape}, not of square pictures; reshape to (n, height, width)")

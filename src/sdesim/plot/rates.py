@@ -1,4 +1,4 @@
-"""How fast something falls: errors with the step size, modes and divergences with time."""
+"""How fast something falls: errors with the step size, modes and divergences with time, losses with training."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import checks
-from .canvas import BLUE, GREY, VERMILION, colour, drawn_on, legend
+from .canvas import BLUE, GREY, SKY, VERMILION, colour, drawn_on, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,4 +141,46 @@ def decay(
     ax.grid(True, which="major", color="0.9")
     if ax.get_legend_handles_labels()[1]:
         legend(ax)
+    return ax
+
+
+def losses(fit: Any, ax: "Axes | None" = None, *, smooth: int | None = None) -> "Axes":
+    """The losses of a training: of every batch, their running mean, and those of the points held back.
+
+    The running mean is over the last ``smooth`` batches, and is level where training has nothing more to gain; a
+    validation loss that rises while it falls tells of over-fitting. The axis is logarithmic where the mean falls by
+    more than a factor of ten and every loss is > 0.
+
+    Parameters
+    ----------
+    fit : Fit, or losses (n,)
+        With ``losses`` (n,), and ``validation`` (k, 2) of steps and losses if there is one.
+    smooth : int, optional
+        By default a fiftieth of the steps.
+    """
+    values = checks.array("losses", getattr(fit, "losses", fit))
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"losses has shape {values.shape}, expected (n,) with n >= 1 steps")
+    held = checks.array("validation", getattr(fit, "validation", np.zeros((0, 2)))).reshape(-1, 2)
+    width = max(1, values.size // 50) if smooth is None else checks.integer("smooth", smooth, minimum=1)
+    width = min(width, values.size)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    mean, step = (total[width:] - total[:-width]) / width, np.arange(1, values.size + 1)
+    ax = drawn_on(ax)
+    ax.plot(step, values, color=SKY, lw=0.5, alpha=0.5, label="batch", rasterized=values.size > 5000)
+    ax.plot(step[width - 1 :], mean, color=BLUE, lw=1.8, label=f"mean of {width}")
+    shown = np.concatenate([values[width - 1 :], mean])
+    if held.size:
+        ax.plot(*held.T, "o--", color=VERMILION, ms=4, lw=1.3, label="validation")
+        best = held[np.argmin(held[:, 1])]
+        ax.plot(*best, "*", color=VERMILION, ms=11, clip_on=False, label=f"best: {best[1]:.4g}")
+        shown = np.concatenate([shown, held[1:, 1] if len(held) > 1 else held[:, 1]])
+    if values.min() > 0.0 and mean.max() > 10.0 * mean.min():
+        ax.set_yscale("log")
+    else:  # the first batches, and rare ones of points far out, would leave everything else flat
+        low, high = np.quantile(shown, [0.001, 0.999])
+        margin = 0.06 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
+    ax.set(xlabel="step", ylabel="loss", xlim=(0, values.size))
+    legend(ax)
     return ax

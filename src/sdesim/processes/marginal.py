@@ -2,17 +2,14 @@
 
 A linear SDE started from Σₖ wₖ N(μₖ, Cₖ) has the marginals Σₖ wₖ N(α μₖ + β, α² Cₖ + v I), with its mean
 factor α, mean shift β and added variance v at time t, so that ∇ log p(x, t) is known in closed form at every
-time.
+time. So it is for any other target that knows the law of αX + β + N(0, v I), such as a checkerboard.
 """
 
 from typing import Any
 
 import numpy as np
 
-from ..targets.gaussian import Gaussian
-from ..targets.low_rank import LowRankMixture
-from ..targets.mixture import GaussianMixture
-from ..targets.principal import PrincipalMixture
+from ..targets.base import Target
 from .base import Process
 from .gaussian import GaussianProcess
 
@@ -20,9 +17,7 @@ from .gaussian import GaussianProcess
 class MarginalScore:
     """score(x, t) = ∇ log p(x, t) of a linear process; made by :func:`marginal_score`."""
 
-    def __init__(
-        self, process: GaussianProcess, target: Gaussian | GaussianMixture | LowRankMixture | PrincipalMixture
-    ) -> None:
+    def __init__(self, process: GaussianProcess, target: Any) -> None:
         self.process = process
         self.target = target
         self.dim = target.dim
@@ -38,7 +33,7 @@ class MarginalScore:
         return self._values(x, t)[0]
 
     def law(self, t: float) -> Any:
-        """The law of X_t, a Gaussian or a mixture."""
+        """The law of X_t, of the target's kind."""
         process = self.process
         t = float(_times(t))
         return self.target.affine(process.mean_factor(t), process.mean_shift(t), process.added_variance(t))
@@ -66,8 +61,8 @@ def marginal_score(process: Process, target: Any) -> MarginalScore:
     process : GaussianProcess
         Wiener, Ornstein-Uhlenbeck, or any process with ``mean_factor``, ``mean_shift`` and
         ``added_variance``; it acts on every component alike.
-    target : Gaussian, GaussianMixture, LowRankMixture or PrincipalMixture
-        The law of X_0, of any dimension d.
+    target : Gaussian, GaussianMixture, LowRankMixture, PrincipalMixture or Checkerboard
+        The law of X_0, of any dimension d: any target with ``values(x, scale=, shift=, noise=)`` and ``affine``.
 
     Returns
     -------
@@ -78,16 +73,16 @@ def marginal_score(process: Process, target: Any) -> MarginalScore:
     Raises
     ------
     TypeError
-        For a process that is not linear, or a start that is neither Gaussian nor a mixture of such laws.
+        For a process that is not linear, or a start whose law with noise is not known.
     """
     if not isinstance(process, GaussianProcess):
         raise TypeError(
             "marginal_score needs a linear process (Wiener, OrnsteinUhlenbeck, ...), "
             f"got {type(process).__name__}; for others solve the density: evolve_density(...).score"
         )
-    if not isinstance(target, Gaussian | GaussianMixture | LowRankMixture | PrincipalMixture):
+    if not isinstance(target, Target) or not hasattr(target, "values"):
         raise TypeError(
-            "marginal_score needs a Gaussian, a GaussianMixture, a LowRankMixture or a PrincipalMixture to start from, "
+            "marginal_score needs a start whose law with noise is known (a Gaussian, a mixture, a Checkerboard), "
             f"got {type(target).__name__}"
         )
     return MarginalScore(process, target)

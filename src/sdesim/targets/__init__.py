@@ -7,3 +7,7 @@ from .gaussian import Gaussian as Gaussian
 from .low_rank import LowRankMixture as LowRankMixture
 from .mixture import GaussianMixture as GaussianMixture
 from .principal import PrincipalMixture as PrincipalMixture
+from .shapes import Checkerboard as Checkerboard
+from .shapes import checkerboard as checkerboard
+from .shapes import ring as ring
+from .shapes import two_moons as two_moons
