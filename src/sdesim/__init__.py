@@ -67,6 +67,9 @@ from .processes.reverse_time import ReverseProcess as ReverseProcess
 from .processes.wiener import Wiener as Wiener
 from .saving import load as load
 from .saving import save as save
+from .score.energy import EnergyMLP as EnergyMLP
+from .score.energy_fit import EnergyFit as EnergyFit
+from .score.energy_fit import fit_energy as fit_energy
 from .score.fit import Fit as Fit
 from .score.fit import fit_score as fit_score
 from .score.network import ScoreMLP as ScoreMLP

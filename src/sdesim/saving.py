@@ -3,9 +3,10 @@
 from typing import Any
 
 from .core import storage
+from .score.energy import EnergyMLP
 from .score.network import ScoreMLP
 
-_KINDS = {"ScoreMLP": ScoreMLP}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ScoreMLP, EnergyMLP)}
 
 
 def save(obj: Any, path: Any) -> None:
@@ -16,12 +17,13 @@ def save(obj: Any, path: Any) -> None:
     Raises
     ------
     TypeError
-        For anything but a ``ScoreMLP`` (of a fit, save ``fit.score``), and for a network whose noising process is not
-        one of the library's own.
+        For anything but a network of the library (of a fit, save ``fit.score`` or ``fit.energy``), and for one whose
+        noising process is not one of the library's own.
     """
     name = type(obj).__name__
     if _KINDS.get(name) is not type(obj):
-        hint = "; save fit.score" if hasattr(obj, "losses") else ""
+        parts = [part for part in ("score", "energy") if hasattr(obj, "losses") and hasattr(obj, part)]
+        hint = f"; save fit.{parts[0]}" if parts else ""
         raise TypeError(f"save takes {', '.join(_KINDS)}, got {name}{hint}")
     settings, arrays = obj.stored()
     storage.write(path, name, settings, arrays)

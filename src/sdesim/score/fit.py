@@ -159,7 +159,7 @@ def fit_score(
     feed = Feed(learner, points, training, draw_times, seed, projection == "gaussian")
     held_feed = Feed(learner, points, held, draw_times, seed, projection == "gaussian") if held.size else None
     small = learner.layout.flops(batch * (1 + learner.m)) < SMALL
-    loop = _Loop(
+    loop = Loop(
         net, learner, adam, feed, held_feed, steps, seed, 1 if small else workers, progress,
         checks.integer("validate_every", validate_every, minimum=1),
         None if patience is None else checks.integer("patience", patience, minimum=1),
@@ -176,7 +176,8 @@ def fit_score(
         every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)
         loop.keep(pathlib.Path(checkpoint), settings, every)
     with blas.single_threaded():
-        return loop.run()
+        fit: Fit = loop.run()
+    return fit
 
 
 def _digest(array: np.ndarray) -> str:
@@ -225,11 +226,13 @@ def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-class _Loop:
+class Loop:
     """The training itself, with what it keeps to go on from, to fall back to and to return."""
 
+    also = ""  # what else may be lowered where the loss explodes
+
     def __init__(
-        self, net: ScoreMLP, learner: Objective, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
+        self, net: Any, learner: Any, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
         workers: int, progress: Any, validate_every: int, patience: int | None,
     ) -> None:  # fmt: skip
         self.net, self.learner, self.adam, self.feed, self.held = net, learner, adam, feed, held
@@ -274,7 +277,7 @@ class _Loop:
         }  # fmt: skip
         storage.write(self.path, "training", self.settings, arrays)
 
-    def run(self) -> Fit:
+    def run(self) -> Any:
         team = Team(self.workers)
         started, message = time.perf_counter(), "all iterations done"
         bar = blocks.progress_bar(self.progress, self.n_steps, " steps")
@@ -328,8 +331,8 @@ class _Loop:
         self.done = step
         message = f"the loss became {loss} at step {step}"
         raise TrainingError(
-            f"{message}; lower learning_rate ({self.adam.rate:g}), give clip=1.0, or look at the data; error.fit has "
-            f"the weights of step {at}",
+            f"{message}; lower learning_rate ({self.adam.rate:g}){self.also}, give clip=1.0, or look at the data; "
+            f"error.fit has the weights of step {at}",
             self._result(0.0, False, message),
         )
 
@@ -359,10 +362,13 @@ class _Loop:
         if self.tried[-1][1] < self.best[0]:
             self.best = (self.tried[-1][1], np.array(self.adam.average))
 
-    def _result(self, seconds: float, success: bool, message: str) -> Fit:
-        average = self.best[1] if self.held is not None and math.isfinite(self.best[0]) else self.adam.average
+    def average(self) -> np.ndarray:
+        """The averaged weights, the best of them where a validation split was kept."""
+        return self.best[1] if self.held is not None and math.isfinite(self.best[0]) else self.adam.average
+
+    def _result(self, seconds: float, success: bool, message: str) -> Any:
         return Fit(
-            score=self.net.with_parameters(average, head=self.learner.head),
+            score=self.net.with_parameters(self.average(), head=self.learner.head),
             net=self.net.with_parameters(self.adam.parameters, head=self.learner.head),
             losses=self.losses[: self.done].copy(),
             validation=np.array(self.tried, dtype=np.float64).reshape(-1, 2),
