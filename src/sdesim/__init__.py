@@ -74,6 +74,8 @@ from .score.fit import Fit as Fit
 from .score.fit import fit_score as fit_score
 from .score.network import ScoreMLP as ScoreMLP
 from .score.objectives import fisher_divergence as fisher_divergence
+from .score.partition import LogPartition as LogPartition
+from .score.partition import log_partition as log_partition
 from .simulate import Paths as Paths
 from .simulate import simulate as simulate
 from .spectrum import RelaxationModes as RelaxationModes
