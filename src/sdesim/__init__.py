@@ -76,6 +76,9 @@ from .score.network import ScoreMLP as ScoreMLP
 from .score.objectives import fisher_divergence as fisher_divergence
 from .score.partition import LogPartition as LogPartition
 from .score.partition import log_partition as log_partition
+from .score.vae import VAE as VAE
+from .score.vae_fit import VAEFit as VAEFit
+from .score.vae_fit import fit_vae as fit_vae
 from .simulate import Paths as Paths
 from .simulate import simulate as simulate
 from .spectrum import RelaxationModes as RelaxationModes

@@ -5,8 +5,9 @@ from typing import Any
 from .core import storage
 from .score.energy import EnergyMLP
 from .score.network import ScoreMLP
+from .score.vae import VAE
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ScoreMLP, EnergyMLP)}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ScoreMLP, EnergyMLP, VAE)}
 
 
 def save(obj: Any, path: Any) -> None:
@@ -17,12 +18,12 @@ def save(obj: Any, path: Any) -> None:
     Raises
     ------
     TypeError
-        For anything but a network of the library (of a fit, save ``fit.score`` or ``fit.energy``), and for one whose
-        noising process is not one of the library's own.
+        For anything but a network of the library (of a fit, save ``fit.score``, ``fit.energy`` or ``fit.vae``), and for
+        one whose noising process is not one of the library's own.
     """
     name = type(obj).__name__
     if _KINDS.get(name) is not type(obj):
-        parts = [part for part in ("score", "energy") if hasattr(obj, "losses") and hasattr(obj, part)]
+        parts = [part for part in ("score", "energy", "vae") if hasattr(obj, "losses") and hasattr(obj, part)]
         hint = f"; save fit.{parts[0]}" if parts else ""
         raise TypeError(f"save takes {', '.join(_KINDS)}, got {name}{hint}")
     settings, arrays = obj.stored()
