@@ -234,10 +234,8 @@ class Chains(Feed):
                 self.seed, stream.INITIAL, len(learner.chains), learner.dim, first_path=step << 32
             )[:, :, 0]  # fmt: skip
             learner.chains[:] = learner.energy.centre + learner.energy.spread * noise
-        now = learner.energy.with_parameters(learner.parameters)
-        self.coefficients = bind.batch_coefficients(Langevin(now), self.scheme, learner.chains.dtype, learner.dim)
-        # unchecked: a score that is no number is the loss's to tell
-        self.coefficients["drift"] = lambda x, t: now.score(x)
+        self.now = learner.energy.with_parameters(learner.parameters)
+        self.coefficients = bind.batch_coefficients(Langevin(self.now), self.scheme, learner.chains.dtype, learner.dim)
 
     def look(self) -> None:
         """After a step: the share of accepted proposals, and the step size that would bring it to the best one."""
@@ -253,11 +251,31 @@ class Chains(Feed):
         rows = slice(block.offset, block.offset + block.size)
         counts[:] = 0
         self.learner.chains[rows], _ = batch.run(
-            self.scheme, self.coefficients, self.learner.chains[rows], first_path=(self.step << 32) + block.first,
-            t0=0.0, dt=self.dt, n_steps=self.moves, seed=self.seed, noise_dim=self.learner.dim, general=False,
-            increments=None, records=np.zeros(0, np.int64), record=nothing, look=None, freeze=False, counts=counts,
-            stop=np.zeros(1, np.uint8),
+            self.scheme, {**self.coefficients, **_together(self.now)}, self.learner.chains[rows],
+            first_path=(self.step << 32) + block.first, t0=0.0, dt=self.dt, n_steps=self.moves, seed=self.seed,
+            noise_dim=self.learner.dim, general=False, increments=None, records=np.zeros(0, np.int64),
+            record=nothing, look=None, freeze=False, counts=counts, stop=np.zeros(1, np.uint8),
         )  # fmt: skip
+
+
+def _together(energy: EnergyMLP) -> dict[str, Any]:
+    """log p and the score by one pass where both are asked for at the same points, as the Metropolis test does.
+
+    They are unchecked: a score that is no number is the loss's to tell.
+    """
+    known: dict[str, Any] = {}
+
+    def log_density(x: np.ndarray, t: float) -> np.ndarray:
+        energies, known["score"] = energy.energy_and_score(x)
+        known["x"] = x
+        found: np.ndarray = -energies
+        return found
+
+    def drift(x: np.ndarray, t: float) -> np.ndarray:
+        score: np.ndarray = known.pop("score") if known.pop("x", None) is x else energy.score(x)
+        return score
+
+    return {"log_density": log_density, "drift": drift}
 
 
 def nothing(index: int, states: np.ndarray) -> None:
