@@ -98,6 +98,16 @@ def test_the_energy_of_n_0_theta_is_plus_x_squared_over_two_theta():
     assert (normal.score(x) == energy.score(x)).all()
 
 
+def test_without_z_the_objective_has_no_minimum():
+    """E[E_θ] of N(0, θ) alone falls for ever as θ grows; with log Z its minimum is at θ = E[x²]."""
+    x = np.random.default_rng(5).normal(0.0, 1.5, 5000)
+    thetas = np.geomspace(0.1, 100.0, 301)
+    means = np.array([gaussian_energy(1, spread=math.sqrt(theta)).energy(x).mean() for theta in thetas])
+    assert (np.diff(means) < 0).all()
+    best = thetas[np.argmin(means + 0.5 * np.log(2 * math.pi * thetas))]
+    assert best == pytest.approx((x**2).mean(), rel=0.03)
+
+
 @given(n=st.integers(1, 600), dim=st.integers(1, 4), single=st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_shapes_and_types(n, dim, single):
@@ -313,6 +323,7 @@ def test_the_energy_that_was_given_stays_as_it_is():
     assert (net.parameters == before).all()
     assert not (fit.energy.parameters == before).all()
     assert "30 steps" in repr(fit)
+    assert (fit.score(DATA[:9], 0.3) == fit.energy.score(DATA[:9])).all()
     with pytest.raises(ValueError, match="read-only"):
         net.parameters[0] = 1.0
 
@@ -328,6 +339,8 @@ def test_files(tmp_path):
     assert (again.energy(x) == energy.energy(x)).all()
     assert (again.score(x) == energy.score(x)).all()
     assert (pickle.loads(pickle.dumps(energy)).energy(x) == energy.energy(x)).all()
+    with pytest.raises(TypeError, match=r"save fit\.energy"):
+        sde.save(sde.fit_energy(energy, DATA, n_iterations=2, seed=1), tmp_path / "fit.npz")
     settings, arrays = energy.stored()
     for name, value in (("parameters", arrays["parameters"][:-1]), ("centre", np.array([0.0, np.nan]))):
         with pytest.raises(ValueError, match="parameters"):

@@ -23,7 +23,7 @@ def save(obj: Any, path: Any) -> None:
     """
     name = type(obj).__name__
     if _KINDS.get(name) is not type(obj):
-        parts = [part for part in ("score", "energy", "vae") if hasattr(obj, "losses") and hasattr(obj, part)]
+        parts = [part for part in ("energy", "vae", "score") if hasattr(obj, "losses") and hasattr(obj, part)]
         hint = f"; save fit.{parts[0]}" if parts else ""
         raise TypeError(f"save takes {', '.join(_KINDS)}, got {name}{hint}")
     settings, arrays = obj.stored()

@@ -70,6 +70,11 @@ class EnergyFit:
     success: bool
     message: str
 
+    @property
+    def score(self) -> Any:
+        """score(x, t) = −∇E_θ of ``energy``, for whatever takes a score."""
+        return self.energy.score
+
     def __repr__(self) -> str:
         rate = f", {np.mean(self.acceptance[-100:]):.0%} accepted" if len(self.acceptance) else ""
         return f"EnergyFit({len(self.losses)} steps, step_size {self.step_size:.3g}{rate}, {self.message})"
