@@ -184,9 +184,9 @@ def test_the_gradient_is_that_of_the_likelihood():
     grid = np.linspace(-25, 25, 20_001)
     data = np.random.default_rng(6).normal(0.5, 0.7, 400)
 
-    def nll(parameters, log_z=1.0):
+    def parts(parameters):
         now = energy.with_parameters(parameters)
-        return now.energy(data).mean() + log_z * math.log(np.exp(-now.energy(grid)).sum() * 0.0025)
+        return np.array([now.energy(data).mean(), math.log(np.exp(-now.energy(grid)).sum() * 0.0025)])
 
     p = np.cumsum(energy.density(grid))
     n = 4000
@@ -195,11 +195,9 @@ def test_the_gradient_is_that_of_the_likelihood():
     learner.x[:, 0], learner.chains[:, 0] = data, quantiles
     run(learner.phases)
     h, steps = 1e-5, np.eye(energy.layout.size)
+    slopes = np.array([parts(energy.parameters + h * e) - parts(energy.parameters - h * e) for e in steps]) / (2 * h)
     for log_z, close in ((1.0, True), (-1.0, False), (0.0, False)):  # the slide's sign, and no Z at all
-        slope = [
-            (nll(energy.parameters + h * e, log_z) - nll(energy.parameters - h * e, log_z)) / (2 * h) for e in steps
-        ]
-        gap = abs(learner.gradient - slope).max() / abs(learner.gradient).max()
+        gap = abs(learner.gradient - slopes @ [1.0, log_z]).max() / abs(learner.gradient).max()
         assert (gap < 5e-3) == close, (log_z, gap)
 
 
