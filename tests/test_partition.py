@@ -92,6 +92,19 @@ def test_transitions_that_keep_another_law_are_seen(monkeypatch):
     assert abs(wrong.value - LOG_Z) > 8 * wrong.standard_error
 
 
+@pytest.mark.parametrize(("law", "start"), [(GAUSSIAN, WIDE), (MIXTURE, sde.targets.Gaussian(0.5, 9.0))])
+def test_the_densities_between(law, start):
+    """log f_β = (1 − β) log q + β log p̃ and its gradient: a wrong one would only slow the transitions down."""
+    between, x, h = partition._Between(Scaled(law), start, 0.3), start.sample(20, 1).reshape(20, -1), 1e-6
+    at = partition._points
+    expected = 0.7 * start.log_density(at(x)) + 0.3 * (law.log_density(at(x)) + LOG_Z)
+    np.testing.assert_allclose(between.log_density(at(x)), expected, rtol=1e-12)
+    slope = [
+        (between.log_density(at(x + h * e)) - between.log_density(at(x - h * e))) / (2 * h) for e in np.eye(x.shape[1])
+    ]
+    np.testing.assert_allclose(between.score(x), np.stack(slope, axis=1), atol=1e-6)
+
+
 def test_one_level_is_importance_sampling():
     found = sde.log_partition(Scaled(GAUSSIAN), reference=WIDE, n_levels=1, n_chains=2000, seed=3)
     x = WIDE.sample(2000, 3)
