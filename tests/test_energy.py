@@ -314,6 +314,14 @@ def test_chains_that_leave_are_told():
         sde.fit_energy(sde.EnergyMLP(2, (16, 16)), DATA, "langevin", step_size=1e4, **{**SHORT, "n_steps": 60})
 
 
+def test_a_training_that_runs_away_is_told():
+    modes = sde.targets.GaussianMixture([0.3, 0.7], [[-1.2, -0.5], [1.2, 0.5]], [0.3, 0.3]).sample(2000, 1)
+    net, options = sde.EnergyMLP(2, (16, 16), seed=1), {**SHORT, "n_iterations": 300, "learning_rate": 1e-2}
+    with pytest.warns(UserWarning, match="far from 0: the chains do not follow"):
+        sde.fit_energy(net, modes, "langevin", step_size=0.4, **options)
+    assert abs(sde.fit_energy(net, modes, "mala", **options).losses[-100:].mean()) < 0.5
+
+
 def test_the_energy_that_was_given_stays_as_it_is():
     net = sde.EnergyMLP(2, (16,))
     before = net.parameters.copy()

@@ -13,6 +13,7 @@ the energy then makes up for, so that its own p_θ is off the other way.
 
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from .team import SMALL, Team
 
 SAMPLERS = {"langevin": "unadjusted_langevin", "mala": "mala"}
 BEST_RATE = 0.574  # of acceptance (Roberts & Rosenthal 1998)
+_LAST, _FAR = 100, 10.0  # a training whose last losses are farther from 0 than that, in units of kT, ran away
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,8 @@ def fit_energy(
         How many chains (as many as ``batch_size`` unless given), and how often they move for each step of Adam.
     step_size : float, optional
         dt of dX = −∇E dt + √2 dW, in the square of the unit of the data. Unless given, 0.01 σ_d² for "langevin"; for
-        "mala" it starts at 0.1 σ_d² and is led to the best rate of acceptance, 57 %.
+        "mala" it starts at 0.1 σ_d² and is led to the best rate of acceptance, 57 %. Unadjusted chains are unstable
+        where dt exceeds 2 over the curvature of E, and training with them can run away (a warning tells); MALA cannot.
     standardize : bool
         Centre the data and divide by their spread inside the energy (y above); its law is that of the data as given.
     n_iterations, batch_size, learning_rate, warm_up, decay, weight_decay, clip, ema
@@ -166,6 +169,15 @@ def fit_energy(
     loop = _Loop(net, learner, adam, feed, None, steps, seed, 1 if small else workers, progress, steps, None)
     with blas.single_threaded():
         result: EnergyFit = loop.run()
+    gap = float(np.mean(result.losses[-_LAST:])) if len(result.losses) >= 2 * _LAST else 0.0
+    if abs(gap) > _FAR:
+        warnings.warn(
+            f"E_data − E_chains was {gap:.3g} on average over the last {_LAST} steps, far from 0: the chains do not "
+            "follow the energy, which is not that of the data; take a smaller step_size or learning_rate, or "
+            "sampler='mala'",
+            UserWarning,
+            stacklevel=2,
+        )
     return result
 
 
