@@ -27,7 +27,7 @@ def test_save_and_load_and_pickle_keep_the_bits(tmp_path):
 
 
 def test_what_cannot_be_saved(tmp_path):
-    with pytest.raises(TypeError, match=r"save takes ScoreMLP, .*, got dict"):
+    with pytest.raises(TypeError, match=r"save takes ScoreMLP, .*got dict"):
         sde.save({}, tmp_path / "x.npz")
 
     class Own(sde.VariancePreserving):

@@ -26,7 +26,7 @@ from ..processes.langevin import Langevin
 from .data import Data
 from .energy import EnergyMLP
 from .feed import Feed
-from .fit import Loop
+from .fit import _Loop
 from .head import Head
 from .network import SPLIT
 from .optimizer import Adam
@@ -158,7 +158,7 @@ def fit_energy(
     unit = points.spread**2
     first = (0.1 if sampler == "mala" else 0.01) * unit
     dt = first if step_size is None else checks.real("step_size", step_size, above=0.0)
-    learner = Likelihood(net.with_parameters(net.parameters, head=head), batch_size, n_chains)
+    learner: Any = Likelihood(net.with_parameters(net.parameters, head=head), batch_size, n_chains)
     adam = Adam(
         learner.parameters, learner.gradient, n_steps=steps, rate=learning_rate, warm_up=warm_up, schedule=decay,
         decay=weight_decay, clip=clip, ema=ema,
@@ -166,7 +166,9 @@ def fit_energy(
     tuned = step_size is None and sampler == "mala"
     feed = Chains(learner, points, seed, SAMPLERS[sampler], chains == "short_run", moves, dt, tuned)
     small = learner.layout.flops(batch_size + n_chains * (1 + moves)) < SMALL
-    loop = _Loop(net, learner, adam, feed, None, steps, seed, 1 if small else workers, progress, steps, None)
+    loop = _EnergyLoop(
+        learner.energy, learner, adam, feed, None, steps, seed, 1 if small else workers, progress, steps, None
+    )
     with blas.single_threaded():
         result: EnergyFit = loop.run()
     gap = float(np.mean(result.losses[-_LAST:])) if len(result.losses) >= 2 * _LAST else 0.0
@@ -228,8 +230,10 @@ class Likelihood:
 class Chains(Feed):
     """Chooses the points of a step, and moves the chains by the whole-array engine."""
 
+    learner: Any
+
     def __init__(
-        self, learner: Likelihood, points: Data, seed: int, method: str, short_run: bool, moves: int, dt: float,
+        self, learner: Any, points: Data, seed: int, method: str, short_run: bool, moves: int, dt: float,
         tuned: bool,
     ) -> None:  # fmt: skip
         super().__init__(learner, points, np.arange(0), None, seed, False)
@@ -299,24 +303,26 @@ def nothing(index: int, states: np.ndarray) -> None:
     pass
 
 
-class _Loop(Loop):
+class _EnergyLoop(_Loop):
     """The training loop, with chains in its result."""
 
+    net: Any
+    learner: Any
+    feed: Any
     also = " or step_size"
 
     def _step(self, team: Team, step: int) -> None:
         super()._step(team, step)
-        self.feed.look()  # type: ignore[attr-defined]
+        self.feed.look()
 
     def _result(self, seconds: float, success: bool, message: str) -> EnergyFit:
-        feed: Any = self.feed
         return EnergyFit(
             energy=self.net.with_parameters(self.average(), head=self.learner.head),
             net=self.net.with_parameters(self.adam.parameters, head=self.learner.head),
             losses=self.losses[: self.done].copy(),
             chains=np.array(self.learner.chains),
-            acceptance=np.array(feed.acceptance[: self.done]),
-            step_size=feed.dt,
+            acceptance=np.array(self.feed.acceptance[: self.done]),
+            step_size=self.feed.dt,
             seed=self.seed,
             seconds=seconds,
             success=success,

@@ -8,6 +8,7 @@ from ..core import stream
 from .data import Data
 from .network import DIRECTIONS, NOISE, TIMES
 from .noise_levels import Times
+from .objectives import Objective
 from .passes import each
 
 _CHUNK = 8192  # rows whose times and noise levels are worked out at once
@@ -17,7 +18,7 @@ class Feed:
     """Fills an objective's inputs for a step: points, times, noise and directions."""
 
     def __init__(
-        self, learner: Any, points: Data, rows: np.ndarray, times: Times | None, seed: int, gaussian: bool
+        self, learner: Objective, points: Data, rows: np.ndarray, times: Times | None, seed: int, gaussian: bool
     ) -> None:
         self.learner, self.points, self.rows, self.times = learner, points, rows, times
         self.seed, self.gaussian = seed, gaussian

@@ -159,7 +159,7 @@ def fit_score(
     feed = Feed(learner, points, training, draw_times, seed, projection == "gaussian")
     held_feed = Feed(learner, points, held, draw_times, seed, projection == "gaussian") if held.size else None
     small = learner.layout.flops(batch * (1 + learner.m)) < SMALL
-    loop = Loop(
+    loop = _Loop(
         net, learner, adam, feed, held_feed, steps, seed, 1 if small else workers, progress,
         checks.integer("validate_every", validate_every, minimum=1),
         None if patience is None else checks.integer("patience", patience, minimum=1),
@@ -176,8 +176,7 @@ def fit_score(
         every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)
         loop.keep(pathlib.Path(checkpoint), settings, every)
     with blas.single_threaded():
-        fit: Fit = loop.run()
-    return fit
+        return loop.run()
 
 
 def _digest(array: np.ndarray) -> str:
@@ -226,13 +225,13 @@ def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-class Loop:
+class _Loop:
     """The training itself, with what it keeps to go on from, to fall back to and to return."""
 
     also = ""  # what else may be lowered where the loss explodes
 
     def __init__(
-        self, net: Any, learner: Any, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
+        self, net: ScoreMLP, learner: Objective, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
         workers: int, progress: Any, validate_every: int, patience: int | None,
     ) -> None:  # fmt: skip
         self.net, self.learner, self.adam, self.feed, self.held = net, learner, adam, feed, held

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core import blas, checks, stream
-from . import activations, arguments, divergence
+from . import activations, divergence
 from .evaluation import Evaluator
 from .head import Head
 from .layout import Layout
@@ -68,7 +68,11 @@ class ScoreMLP:
     def _shape(self, dim: Any, hidden: Any, activation: Any, time: Any, n_frequencies: Any) -> None:
         """Everything but the head and the parameters, checked."""
         dim = checks.integer("dim", dim, minimum=1)
-        widths = arguments.widths(hidden)
+        if isinstance(hidden, int | str) or not isinstance(hidden, Sequence):
+            raise TypeError(f"hidden must be a sequence of widths such as (128, 128), got {hidden!r}")
+        widths = tuple(checks.integer(f"hidden[{i}]", width, minimum=1) for i, width in enumerate(hidden))
+        if not widths:
+            raise ValueError("hidden must name >= 1 layer, got none")
         self.activation = checks.choice("activation", activation, activations.NAMES)
         if time is not None:
             checks.choice("time", time, ("fourier",))
@@ -223,13 +227,21 @@ class ScoreMLP:
         return found
 
     def _arguments(self, x: Any, t: Any) -> tuple[np.ndarray, Any, tuple[int, ...], np.dtype]:
-        rows, shape, kind = arguments.rows(x, self.dim)
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiu":
+            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
+        kind = x.dtype if x.dtype in (np.dtype(np.float32), np.dtype(np.float64)) else np.dtype(np.float64)
+        d = self.dim
+        good = x.ndim >= 1 and (x.shape[-1] == d or (d == 1 and x.ndim == 1))
+        if not good:
+            raise ValueError(f"x has shape {x.shape}, expected (n, {d}): a row of {d} numbers a point")
+        rows = x.reshape(-1, d)
         times = np.asarray(t, dtype=np.float64)
         if times.ndim and times.size == 1 and len(rows) != 1:
             times = times.reshape(())
         if times.ndim and times.size != len(rows):
             raise ValueError(f"t has shape {times.shape}, expected a number or ({len(rows)},)")
-        return rows, (float(times) if times.ndim == 0 else times.reshape(-1)), shape, kind
+        return rows, (float(times) if times.ndim == 0 else times.reshape(-1)), x.shape, kind
 
     def _like(self, v: Any, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         v = np.asarray(v)

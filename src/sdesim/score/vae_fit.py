@@ -16,7 +16,7 @@ import numpy as np
 from ..core import blas, blocks, checks
 from .data import Data
 from .feed import Feed
-from .fit import Loop, _split
+from .fit import _Loop, _split
 from .head import Head
 from .network import NOISE
 from .optimizer import Adam
@@ -105,7 +105,7 @@ def fit_vae(
     seed = checks.seed(seed)
     workers = blocks.check_executor(None, workers)
     head = Head(centre=points.mean, spread=points.spread) if standardize else vae.head
-    learner = Bound(vae.with_parameters(vae.parameters, head=head), batch)
+    learner: Any = Bound(vae.with_parameters(vae.parameters, head=head), batch)
     adam = Adam(
         learner.parameters, learner.gradient, n_steps=steps, rate=learning_rate, warm_up=warm_up, schedule=decay,
         decay=weight_decay, clip=clip, ema=ema,
@@ -114,8 +114,8 @@ def fit_vae(
     feed = _Feed(learner, points, training, None, seed, False)
     held_feed = _Feed(learner, points, held, None, seed, False) if held.size else None
     small = sum(layout.flops(batch) for layout in vae.layouts) < SMALL
-    loop = _Loop(
-        vae, learner, adam, feed, held_feed, steps, seed, 1 if small else workers, progress,
+    loop = _VAELoop(
+        learner.vae, learner, adam, feed, held_feed, steps, seed, 1 if small else workers, progress,
         checks.integer("validate_every", validate_every, minimum=1),
         None if patience is None else checks.integer("patience", patience, minimum=1),
     )  # fmt: skip
@@ -213,14 +213,19 @@ class Bound:
 class _Feed(Feed):
     """Points and the normals of the latent space."""
 
+    learner: Any
+
     def _draw(self, p0: int, n: int) -> None:
         super()._draw(p0, n)
         k = self.learner.vae.latent
         self._fill(self.learner.noise, p0 * k, n * k, NOISE)
 
 
-class _Loop(Loop):
+class _VAELoop(_Loop):
     """The training loop, with an autoencoder in its result."""
+
+    net: Any
+    learner: Any
 
     def _result(self, seconds: float, success: bool, message: str) -> VAEFit:
         return VAEFit(
