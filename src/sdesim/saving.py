@@ -3,10 +3,12 @@
 from typing import Any
 
 from .core import storage
+from .score.energy import EnergyMLP
 from .score.network import ScoreMLP
 from .score.residual import ResidualMLP
+from .score.vae import VAE
 
-_KINDS: dict[str, Any] = {"ScoreMLP": ScoreMLP, "ResidualMLP": ResidualMLP}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ScoreMLP, ResidualMLP, EnergyMLP, VAE)}
 
 
 def save(obj: Any, path: Any) -> None:
@@ -17,12 +19,13 @@ def save(obj: Any, path: Any) -> None:
     Raises
     ------
     TypeError
-        For anything but a network (of a fit, save ``fit.score``), and for a network whose noising process is not
-        one of the library's own.
+        For anything but a network of the library (of a fit, save ``fit.score``, ``fit.energy`` or ``fit.vae``), and for
+        one whose noising process is not one of the library's own.
     """
     name = type(obj).__name__
     if _KINDS.get(name) is not type(obj):
-        hint = "; save fit.score" if hasattr(obj, "losses") else ""
+        parts = [part for part in ("energy", "vae", "score") if hasattr(obj, "losses") and hasattr(obj, part)]
+        hint = f"; save fit.{parts[0]}" if parts else ""
         raise TypeError(f"save takes {', '.join(_KINDS)}, got {name}{hint}")
     settings, arrays = obj.stored()
     storage.write(path, name, settings, arrays)

@@ -14,8 +14,8 @@ import numpy as np
 from ..core import stream
 from ..core.cache import kernel
 from ..core.functions import exp, log
+from ..score.base import WEIGHTS
 from ..score.layout import Layout
-from ..score.network import WEIGHTS
 from ..score.passes import ROWS, Passes, Phase, columns, each
 from .convolution import Convolution, Stem, chain
 

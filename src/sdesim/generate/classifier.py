@@ -22,7 +22,7 @@ import numpy as np
 
 from ..core import blas, blocks, cache, checks, storage, stream
 from ..errors import TrainingError
-from ..score.network import NOISE, SPLIT
+from ..score.base import NOISE, SPLIT
 from ..score.optimizer import Adam
 from ..score.passes import Phase, each
 from ..score.team import Team

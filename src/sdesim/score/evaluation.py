@@ -32,7 +32,7 @@ class Evaluator:
         self.inp = np.zeros((BLOCK, layout.dim + layout.n_features), self.dtype)
         self.x = np.zeros((BLOCK, layout.dim), self.dtype)
         self.H = [np.zeros((BLOCK, width), self.dtype) for width in layout.hidden]
-        self.out = np.zeros((BLOCK, layout.dim), self.dtype)
+        self.out = np.zeros((BLOCK, layout.n_outputs), self.dtype)
         self.factor: np.ndarray | None = None  # of the divergence
         self._slopes: list[np.ndarray] | None = None
         self._spare: list[np.ndarray] | None = None

@@ -252,6 +252,8 @@ def _split(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 class _Loop:
     """The training itself, with what it keeps to go on from, to fall back to and to return."""
 
+    also = ""  # what else may be lowered where the loss explodes
+
     def __init__(
         self, net: ScoreNetwork, learner: Any, adam: Adam, feed: Feed, held: Feed | None, n_steps: int, seed: int,
         workers: int, progress: Any, validate_every: int, patience: int | None,
@@ -298,7 +300,7 @@ class _Loop:
         }  # fmt: skip
         storage.write(self.path, "training", self.settings, arrays)
 
-    def run(self) -> Fit:
+    def run(self) -> Any:
         team = Team(self.workers)
         started, message = time.perf_counter(), "all iterations done"
         bar = blocks.progress_bar(self.progress, self.n_steps, " steps")
@@ -352,8 +354,8 @@ class _Loop:
         self.done = step
         message = f"the loss became {loss} at step {step}"
         raise TrainingError(
-            f"{message}; lower learning_rate ({self.adam.rate:g}), give clip=1.0, or look at the data; error.fit has "
-            f"the weights of step {at}",
+            f"{message}; lower learning_rate ({self.adam.rate:g}){self.also}, give clip=1.0, or look at the data; "
+            f"error.fit has the weights of step {at}",
             self._result(0.0, False, message),
         )
 
@@ -383,10 +385,13 @@ class _Loop:
         if self.tried[-1][1] < self.best[0]:
             self.best = (self.tried[-1][1], np.array(self.adam.average))
 
-    def _result(self, seconds: float, success: bool, message: str) -> Fit:
-        average = self.best[1] if self.held is not None and math.isfinite(self.best[0]) else self.adam.average
+    def average(self) -> np.ndarray:
+        """The averaged weights, the best of them where a validation split was kept."""
+        return self.best[1] if self.held is not None and math.isfinite(self.best[0]) else self.adam.average
+
+    def _result(self, seconds: float, success: bool, message: str) -> Any:
         return Fit(
-            score=self.net.with_parameters(average, head=self.learner.head),
+            score=self.net.with_parameters(self.average(), head=self.learner.head),
             net=self.net.with_parameters(self.adam.parameters, head=self.learner.head),
             losses=self.losses[: self.done].copy(),
             validation=np.array(self.tried, dtype=np.float64).reshape(-1, 2),

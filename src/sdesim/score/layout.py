@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Layers of an MLP on (x, features): dim + n_features → hidden … → dim; a layer is z = h W + b.
+    """Layers of an MLP on (x, features): dim + n_features → hidden … → outputs (dim unless given); z = h W + b.
 
     The vector holds W₁ row by row (first the dim rows that meet x, then those of the features), b₁, W₂, b₂, …
     """
@@ -16,11 +16,17 @@ class Layout:
     dim: int
     n_features: int
     hidden: tuple[int, ...]
+    outputs: int | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """The width of the last layer."""
+        return self.dim if self.outputs is None else self.outputs
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of every layer."""
-        widths = [self.dim + self.n_features, *self.hidden, self.dim]
+        widths = [self.dim + self.n_features, *self.hidden, self.n_outputs]
         return list(itertools.pairwise(widths))
 
     @property

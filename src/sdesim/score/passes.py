@@ -63,7 +63,7 @@ class Passes:
     Attributes
     ----------
     H : the inputs of every layer, (n (1 + m), width); H[0] is the network's input
-    O : the outputs before the last bias, (n (1 + m), dim)
+    O : the outputs before the last bias, (n (1 + m), outputs)
     D : gradients in every layer's z, of the outputs' shape; D[-1] is filled in before the reverse pass
     D1, D2 : φ′ and φ″ of the hidden layers, (n, width)
     """
@@ -86,7 +86,7 @@ class Passes:
         hidden = layout.hidden
         self.H = [room(stacked, inputs) for inputs, _ in layout.shapes]
         self.D = [room(stacked, outputs) for _, outputs in layout.shapes]
-        self.O = room(stacked, layout.dim)
+        self.O = room(stacked, layout.n_outputs)
         self.D1 = [room(n, width) for width in hidden]
         self.D2 = [room(n, width) for width in hidden] if self.curved else []
         self.A = [room(stacked, width) for width in hidden] if m else []
@@ -99,7 +99,7 @@ class Passes:
             phases.append([self._layer(i, tile, span) for tile in self.tiles for span in columns(width)])
         last = len(self.layout.hidden)
         rows = [slice(r0, r0 + n * (1 + self.m)) for _, n, r0 in self.tiles]
-        spans = [slice(*span) for span in columns(self.layout.dim)]
+        spans = [slice(*span) for span in columns(self.layout.n_outputs)]
         phases.append([_matmul(self.H[last][r], self.W[last][:, c], self.O[r, c]) for r in rows for c in spans])
         return phases
 
