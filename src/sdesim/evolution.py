@@ -349,11 +349,16 @@ def _bar(progress: bool, t0: float, t1: float, levels: int) -> Iterator[Callable
     span = t1 - t0
     with tqdm(total=levels * span, desc="density", unit="t", bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
 
+        def reach(done: float) -> None:
+            # set, not added to: a sum of many parts may end beyond the whole, of which tqdm warns
+            bar.n = max(bar.n, done)
+            bar.update(0)
+
         def of_level(level: int) -> steppers.Report:
             def report(t: float) -> None:
-                bar.update(max(level * span + min(t - t0, span) - bar.n, 0.0))
+                reach(level * span + min(t - t0, span))
 
             return report
 
         yield of_level
-        bar.update(levels * span - bar.n)
+        reach(levels * span)

@@ -6,7 +6,6 @@ the cross entropy −ln p_y, whose gradient in the last layer's z is p − e_y.
 """
 
 import dataclasses
-import itertools
 import math
 
 import numpy as np
@@ -18,18 +17,6 @@ from ..score.base import WEIGHTS
 from ..score.layout import Layout
 from ..score.passes import ROWS, Passes, Phase, columns, each
 from .convolution import Convolution, Stem, chain
-
-
-@dataclasses.dataclass(frozen=True)
-class Dense(Layout):
-    """Dense layers from any number of inputs to ``dim`` outputs."""
-
-    inputs: int = 1
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of every layer."""
-        return list(itertools.pairwise([self.inputs, *self.hidden, self.dim]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +51,11 @@ class Architecture:
         return chain(self.shape, self.channels, self.strides)
 
     @property
-    def dense(self) -> Dense:
+    def dense(self) -> Layout:
         """The dense layers."""
         last = self.convolutions[-1] if self.channels else None
         inputs = last.rows * last.columns * last.outputs if last else self.dim
-        return Dense(self.n_classes, 0, self.hidden, inputs)
+        return Layout(inputs, 0, self.hidden, self.n_classes)
 
     @property
     def size(self) -> int:
@@ -138,7 +125,7 @@ class Classification:
         self.forward = [*forward, *self.passes.forward(), [self._softmax]]
         self.learn = [*self.forward, [self._loss], *self.passes.reverse(), *self.passes.gradient()]
         if self.stem is not None:
-            spans = list(columns(network.dense.inputs))
+            spans = list(columns(network.dense.dim))
             rows = [(lo, min(lo + ROWS, n)) for lo in range(0, n, ROWS)]
             self.learn += [each(self._into_stem, rows, spans), *self.stem.reverse]
 
