@@ -449,3 +449,18 @@ def test_the_control_of_the_step_sees_what_grows_in_three_dimensions():
     found = splitting.evolve(coefficients, m, 0.0, [20.0], 1e-4)
     np.testing.assert_allclose(found.m[-1], 1.0 / m.size, rtol=0.05)
     assert found.m.min() >= 0.0
+
+
+def test_what_memory_held_before_does_not_matter():
+    """Buffers are taken from memory that was nan: the lanes that only fill up a vector must not bring it in."""
+    for shape in ((11, 15), (9, 12), (5, 6, 9)):
+        operator, m = box(shape, "absorbing", mixed=True).at(0.0), start(shape)
+        for _ in range(20):
+            poison = [np.full(size, np.nan) for size in range(64, 400, 2) for _ in range(8)]
+            del poison
+            lost, lost_damped = np.zeros((2, m.ndim, 2))
+            with team.Team(1, m.size) as one:
+                ready = sweeps.Sweeps(operator, one)
+                step, damped = ready.steps(m, 0.3, 1, lost), ready.damped(m, 0.3, lost_damped)
+            assert step.sum() + lost.sum() == pytest.approx(1.0, abs=1e-13)
+            assert damped.sum() + lost_damped.sum() == pytest.approx(1.0, abs=1e-13)

@@ -255,7 +255,8 @@ def _move_slab(slab, at, a1, a2, q2, dt, g, source, m, w, l2, y, z):
 
 @kernel
 def _buffer(at):
-    return np.empty(8 * max(at.n0, at.n1, 8 * at.chunks) + 16)
+    # zeros: lanes that only fill up a vector are multiplied with 0, which does not help against nan
+    return np.zeros(8 * max(at.n0, at.n1, 8 * at.chunks) + 16)
 
 
 @kernel
