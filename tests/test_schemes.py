@@ -35,6 +35,15 @@ N_PATHS = 400
 T = 1.0
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_the_schemes_of_the_library():
+    """The benchmark opens law-only schemes and keeps them in the table; other tests look at that table."""
+    before = dict(SCHEMES)
+    yield
+    SCHEMES.clear()
+    SCHEMES.update(before)
+
+
 @dataclasses.dataclass(frozen=True)
 class Seasonal(sde.Process):
     """dX = (μ + cos 3t) X dt + σ X dW: multiplicative, time-dependent, and known path by path."""
