@@ -1,11 +1,11 @@
 """A generative model of two moons: learn the score of noised points, then sample with it in three ways.
 
 The network sees only 20 000 points. The reverse SDE, its probability flow and DPM-Solver++ turn the same noise model
-into new points. A permutation test cannot tell them from fresh draws, and next to none is less likely than any of those.
+into new points: a permutation test cannot tell them from fresh draws, and next to none is less likely than each of
+those.
 """
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 import sdesim as sde
 
