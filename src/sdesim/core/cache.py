@@ -183,8 +183,10 @@ def _from_folder(text: str, names: dict[str, Any], key: str) -> types.ModuleType
         except numba.core.errors.NumbaError:
             raise
         except Exception as error:
-            # Numba's cache answers a full disk or a broken entry with whatever its reader met.
-            _warn(f"the compiled code in {home} could not be used ({type(error).__name__}: {error})")
+            # Numba's cache answers a full disk or a broken entry with whatever its reader met. An entry that names the
+            # module of another program, which had the same formula, is no fault of the folder.
+            if not isinstance(error, ModuleNotFoundError):
+                _warn(f"the compiled code in {home} could not be used ({type(error).__name__}: {error})")
             with contextlib.suppress(OSError):
                 _discard(path)
             if attempt == 0 and not isinstance(error, OSError):

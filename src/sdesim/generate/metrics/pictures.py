@@ -22,13 +22,12 @@ def frechet_distance(x: Any, y: Any) -> float:
         Features; their moments are worked out in float64, the covariances without bias.
     """
     first, second = pair(x, y)
-    of_x, of_y = (np.atleast_2d(np.cov(z, rowvar=False)) for z in (first, second))
-    values, vectors = np.linalg.eigh(of_x)
-    root = (vectors * np.sqrt(values.clip(0.0))) @ vectors.T
-    inner = root @ of_y @ root
-    shared = np.sqrt(np.linalg.eigvalsh(0.5 * (inner + inner.T)).clip(0.0)).sum()
+    # covariances RᵀR, by QR: tr (C₁^½ C₂ C₁^½)^½ is then the sum of the singular values of R₁R₂ᵀ, without the root of a
+    # small eigenvalue, which would keep half of the digits where a covariance is singular
+    of_x, of_y = (np.linalg.qr(z - z.mean(axis=0), mode="r") / np.sqrt(len(z) - 1) for z in (first, second))
+    shared = np.linalg.svd(of_x @ of_y.T, compute_uv=False).sum()
     apart = ((first.mean(axis=0) - second.mean(axis=0)) ** 2).sum()
-    return float(apart + np.trace(of_x) + np.trace(of_y) - 2.0 * shared)
+    return float(apart + (of_x**2).sum() + (of_y**2).sum() - 2.0 * shared)
 
 
 def _probabilities(value: Any) -> np.ndarray:
