@@ -320,3 +320,24 @@ def test_the_folder_is_pruned_and_cleared(folder, monkeypatch):
     cache.clear()
     assert not files(folder)
     assert load(line(0.5))(2.0) == 2.0
+
+
+def test_two_programs_with_one_formula_share_a_folder(tmp_path):
+    """An entry names the module that its formula was defined in; a program without that module compiles anew."""
+    body = (
+        "import sdesim as sde\n"
+        "p = sde.ito(lambda x, t: 0.3 - 1.7 * x, lambda x, t: 0.2 + 0.1 * x)\n"
+        "print(sde.simulate(p, 1.0, (0.0, 1.0), n_steps=4, n_paths=4, seed=1).final.sum())\n"
+    )
+    (tmp_path / "module_of_the_first.py").write_text(body)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "main.py").write_text(body)
+    env = {**os.environ, "SDESIM_CACHE_DIR": str(tmp_path / "cache")}
+    found = []
+    for where, command in ((tmp_path, ["-c", "import module_of_the_first"]), (tmp_path / "second", ["main.py"])):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", *command], cwd=where, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1]

@@ -14,13 +14,10 @@ EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_example(path, tmp_path, tmp_path_factory):
-    # a cache of their own: one that tests wrote to names modules of the tests, which an example cannot import
-    cache = str(tmp_path_factory.getbasetemp() / "cache")
+def test_example(path, tmp_path):
     run = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
-        cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg", "SDESIM_EXAMPLE_PATHS": "200000", "SDESIM_CACHE_DIR": cache},
+        cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg", "SDESIM_EXAMPLE_PATHS": "200000"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
