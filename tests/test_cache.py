@@ -73,7 +73,7 @@ def test_a_lambda_made_twenty_times_is_compiled_once(folder):
     assert hits(first) == 0
     assert first(2.0) == 2.0
     before = files(folder)
-    assert len(before) == 4  # text, index, data, seal
+    assert len(before) == 5  # text, index, data, seal, lock
     for _ in range(20):
         again = load(line())
         assert hits(again) == 1
@@ -124,8 +124,24 @@ def test_the_next_process_hits_and_an_edited_helper_misses(folder):
 def test_four_processes_at_once_on_a_cold_folder(folder):
     processes = [started(folder, 0.5) for _ in range(4)]
     assert [finished(process)[0] for process in processes] == [2.0] * 4
-    assert len(files(folder)) == 4
+    assert len(files(folder)) == 5
     assert finished(started(folder, 0.5)) == (2.0, 1)
+
+
+def test_what_another_process_is_writing_is_not_called_damaged(folder):
+    fcntl = pytest.importorskip("fcntl")
+    assert finished(started(folder, 0.5)) == (2.0, 0)
+    (entry,) = (p for p in folder.rglob("*") if p.suffix == ".nbc")
+    (lock,) = folder.glob("*.lock")
+    whole = entry.read_bytes()
+    with lock.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        entry.write_bytes(whole[:-1])  # as if it were being written, and not sealed yet
+        waiting = started(folder, 0.5)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(3.0)
+        entry.write_bytes(whole)
+    assert finished(waiting) == (2.0, 1)
 
 
 @pytest.mark.slow
@@ -307,7 +323,7 @@ def test_an_error_of_the_formula_is_not_blamed_on_the_folder(folder):
 def test_the_folder_is_pruned_and_cleared(folder, monkeypatch):
     for slope in (0.5, 0.25, 0.125):
         load(line(slope))
-    assert len(files(folder)) == 12
+    assert len(files(folder)) == 15
     oldest = min(folder.glob("kernel_*.py"), key=lambda p: p.stat().st_mtime_ns)
     for entry in folder.rglob(f"{oldest.stem}*"):
         os.utime(entry, (1, 1))

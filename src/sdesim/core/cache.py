@@ -26,6 +26,7 @@ import threading
 import time
 import types
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.ir
@@ -168,6 +169,26 @@ def _from_folder(text: str, names: dict[str, Any], key: str) -> types.ModuleType
     if home is None:
         return _execute(text, names, None, cache=False)
     path = home / f"kernel_{key}.py"
+    with _alone(path):
+        return _kept(text, names, home, path)
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+    """One process at a time at a kernel: the others wait and load it, rather than compile it and write over it.
+
+    Entries are written one by one and sealed when all are there; whoever looked in between would call them damaged.
+    The lock belongs to the open file: it goes with its process, however that ends.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # no such locks there: each process compiles for itself
+            import fcntl
+
+            fcntl.flock(stack.enter_context(open(path.with_suffix(".lock"), "ab")), fcntl.LOCK_EX)
+        yield
+
+
+def _kept(text: str, names: dict[str, Any], home: pathlib.Path, path: pathlib.Path) -> types.ModuleType:
     try:
         fresh = not path.exists() or path.read_text(encoding="utf-8") != text
         if fresh:
