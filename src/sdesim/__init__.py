@@ -84,6 +84,7 @@ from .score.energy_fit import EnergyFit as EnergyFit
 from .score.energy_fit import fit_energy as fit_energy
 from .score.fit import Fit as Fit
 from .score.fit import fit_score as fit_score
+from .score.mixer import MixerMLP as MixerMLP
 from .score.network import ScoreMLP as ScoreMLP
 from .score.objectives import fisher_divergence as fisher_divergence
 from .score.partition import LogPartition as LogPartition

@@ -4,11 +4,12 @@ from typing import Any
 
 from .core import storage
 from .score.energy import EnergyMLP
+from .score.mixer import MixerMLP
 from .score.network import ScoreMLP
 from .score.residual import ResidualMLP
 from .score.vae import VAE
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ScoreMLP, ResidualMLP, EnergyMLP, VAE)}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (ScoreMLP, ResidualMLP, MixerMLP, EnergyMLP, VAE)}
 
 
 def save(obj: Any, path: Any) -> None:
