@@ -90,7 +90,7 @@ class BackboneObjective:
     def evaluate(
         self, x: Any, t: Any = 0.0, *, noise: Any, labels: Any = None, parameters: Any = None
     ) -> tuple[float, np.ndarray]:
-        """The loss of one batch and its gradient, with x (n, d) and noise (n, d), in the objective's coordinates, given.
+        """The loss of one batch and its gradient for given x (n, d) and noise (n, d), in the objective's coordinates.
 
         For checks and experiments; training fills the same arrays from the random stream.
         """

@@ -1,6 +1,7 @@
-"""What networks share that start from the closed-form score of a law: the law, its weights in each class, the labels."""
+"""What networks share that start from the closed-form score of a law: the law, its weights in each class, labels."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class BackboneNetwork(ScoreNetwork):
     settings that their layout is made of).
     """
 
+    _shape: Callable[..., None]  # the layout, checked, from what _sizes gives
+    n_frequencies: int
     backbone: PrincipalMixture | None = None
     class_weights: np.ndarray | None = None
 
@@ -113,10 +116,6 @@ class BackboneNetwork(ScoreNetwork):
     # ---- files
 
     def _sizes(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _shape(self, **sizes: Any) -> None:
-        """The layout, checked, from what :meth:`_sizes` gives."""
         raise NotImplementedError
 
     def arrays(self) -> dict[str, np.ndarray]:

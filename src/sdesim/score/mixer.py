@@ -2,8 +2,8 @@ r"""Score networks for images that know where pixels lie: patches mixed by small
 
     s(x, t) = s_backbone(x, t) + B(t) ∘ F,    B_i = α sd_i/(σ √(α² sd_i² + σ²))
 
-with sd_i the spread of pixel i. A ``ResidualMLP`` sees a picture as a vector; here every patch is treated alike, so that
-a picture of 49 patches teaches 49 times as much about edges and textures, with a tenth of the parameters.
+with sd_i the spread of pixel i. A ``ResidualMLP`` sees a picture as a vector; here every patch is treated alike, so
+that a picture of 49 patches teaches 49 times as much about edges and textures, with a tenth of the parameters.
 """
 
 from typing import Any

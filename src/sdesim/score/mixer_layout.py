@@ -112,7 +112,7 @@ class MixerLayout:
         return self._pixels(0)
 
     def _pixels(self, context: int) -> np.ndarray:
-        height, width, channels = self.shape
+        height, width, _ = self.shape
         numbers = np.arange(self.dim).reshape(self.shape)
         padded = np.pad(numbers, ((context, context), (context, context), (0, 0)), constant_values=-1)
         side = self.patch + 2 * context

@@ -70,7 +70,8 @@ class ResidualMLP(BackboneNetwork):
             n_components = min(dim, 256)
         self._shape(dim, width, n_blocks, n_classes, n_components, bool(see_backbone), n_frequencies)
         self._begin(
-            backbone, class_weights, process, lambda drawn: _initial(self.layout, self.n_frequencies, drawn), seed, dtype
+            backbone, class_weights, process, lambda drawn: _initial(self.layout, self.n_frequencies, drawn), seed,
+            dtype,
         )  # fmt: skip
 
     def _shape(
