@@ -1,4 +1,4 @@
-"""The command line: ``sdesim demo | bench | doctor | cache``; a thin caller of the library.
+"""The command line: ``sdesim demo | sample | bench | doctor | cache``; a thin caller of the library.
 
 Exit codes: 0 all right, 1 a claim or a check failed, 2 wrong usage, 130 interrupted.
 """
@@ -49,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="print the figures as JSON")
     demo.set_defaults(run=_demo)
 
+    sample = commands.add_parser("sample", help="pictures drawn by a network: the one that ships, or one you saved")
+    sample.add_argument("--out", default="sdesim-sample.png", help="the picture (default sdesim-sample.png)")
+    sample.add_argument("--model", help="a file by sdesim.save; without it handwritten digits, by a network that ships")
+    sample.add_argument("--n", type=int, default=100, help="how many (default 100)")
+    sample.add_argument("--label", type=int, help="their class; without it all classes by turns")
+    sample.add_argument("--guidance", type=float, default=0.5, help="exaggerate what the class changes (default 0.5)")
+    sample.add_argument("--steps", type=int, default=14, help="of Heun's method (default 14)")
+    sample.add_argument("--t-end", type=float, help="where to stop and denoise; unless given, at a sixth of the spread")
+    sample.add_argument("--seed", type=int, help="one seed, one picture")
+    sample.set_defaults(run=_sample)
+
     bench = commands.add_parser("bench", help="how many steps a second this machine makes")
     bench.add_argument("--paths", type=int, default=100_000)
     bench.add_argument("--steps", type=int, default=200)
@@ -70,9 +81,7 @@ def _demo(options: argparse.Namespace) -> int:
     from .core import checks
 
     checks.integer("--paths", options.paths, minimum=1000)
-    folder = os.path.dirname(os.path.abspath(options.out))
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the picture cannot be written into {folder}; pass --out")
+    _writable(options.out)
     start, cpu = time.perf_counter(), time.process_time()
     quiet = options.json or not sys.stderr.isatty()
     report = None if options.json else lambda claim: print(claim, flush=True)
@@ -93,6 +102,28 @@ def _demo(options: argparse.Namespace) -> int:
         )
         print(f"picture: {options.out}")
     return 0 if all(c.holds for c in claims) else 1
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from . import sampling
+    from .saving import load
+
+    _writable(options.out)
+    net = sampling.shipped() if options.model is None else load(options.model)
+    found = sampling.draw(
+        net, options.n, label=options.label, guidance=options.guidance, n_steps=options.steps, t_end=options.t_end,
+        seed=options.seed, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    found.picture(options.out)
+    print(f"{net}")
+    print(f"{len(found.images)} pictures in {found.seconds:.1f} s, compilation included: {options.out}")
+    return 0
+
+
+def _writable(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the picture cannot be written into {folder}; pass --out")
 
 
 def _bench(options: argparse.Namespace) -> int:
