@@ -67,12 +67,14 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--data", help="the folder of the four IDX files")
 parser.add_argument("--model", type=pathlib.Path, help="where the network is kept")
 parser.add_argument("--steps", type=int, default=6000, help="of the training (default 6000)")
-parser.add_argument("--quick", action="store_true", help="200 steps and 300 pictures")
+parser.add_argument("--quick", action="store_true", help="200 steps with a tenth of the pictures")
 parser.add_argument("--long", action="store_true", help="sample with 500 steps too")
 options = parser.parse_args()
 n = 300 if options.quick else 2000
 
 train, test = sde.data.fashion_mnist(options.data)
+if options.quick:
+    train = train.take(np.arange(6000))
 if options.model and options.model.exists():
     net = sde.load(options.model)
     start = net.with_parameters(np.zeros_like(net.parameters))

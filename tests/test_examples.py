@@ -9,14 +9,22 @@ import sys
 
 import pytest
 
+import sdesim as sde
+
 EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py"))
+ARGUMENTS = {"fashion_mnist": ["--quick"]}
+NEEDS = {"digits": "sklearn", "faces": "skimage", "colour_patches": "skimage"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_example(path, tmp_path):
+    if path.stem in NEEDS:
+        pytest.importorskip(NEEDS[path.stem])
+    if path.stem == "fashion_mnist" and not sde.data.DEBIAN.exists():
+        pytest.skip("Fashion-MNIST is not on this machine")
     run = subprocess.run(
-        [sys.executable, "-W", "error", str(path)],
+        [sys.executable, "-W", "error", str(path), *ARGUMENTS.get(path.stem, [])],
         cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg", "SDESIM_EXAMPLE_PATHS": "200000"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
