@@ -66,7 +66,7 @@ def bits(score: sde.MixerMLP, test: sde.data.Images, n: int) -> str:
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", help="the folder of the four IDX files")
 parser.add_argument("--model", type=pathlib.Path, help="where the network is kept")
-parser.add_argument("--steps", type=int, default=6000, help="of the training (default 6000)")
+parser.add_argument("--steps", type=int, default=5000, help="of the training (default 5000)")
 parser.add_argument("--quick", action="store_true", help="200 steps with a tenth of the pictures")
 parser.add_argument("--long", action="store_true", help="sample with 500 steps too")
 options = parser.parse_args()
