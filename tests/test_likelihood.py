@@ -103,6 +103,98 @@ def test_bits_per_dim_of_uniform_pixels_and_of_a_normal_law():
     assert abs(few.mean() - (expected - 4.0)) < 4 * few.std() / np.sqrt(300)
 
 
+# ---- classes --------------------------------------------------------------------------------------------------------
+
+MEANS, VARIANCES = np.array([[-1.5, 0.3], [1.0, 0.6], [0.2, -1.1]]), np.array([0.1, 0.2, 0.15])
+PARTS = [sde.targets.Gaussian(mean, variance) for mean, variance in zip(MEANS, VARIANCES, strict=True)]
+WHOLE = sde.marginal_score(VP, PLANE)
+SCORES = [sde.marginal_score(VP, part) for part in PARTS]
+
+
+def parts(x, t, labels=None):
+    """The score of a mixture whose class k is component k, and of the whole mixture without a class."""
+    found = WHOLE(x, t)
+    if labels is not None:
+        assert len(labels) == len(x)
+        for k, score in enumerate(SCORES):
+            found = np.where((labels == k)[:, None], score(x, t), found)
+    return found
+
+
+def of_classes(x, labels):
+    return np.select([labels == k for k in (-1, 0, 1, 2)], [PLANE.log_density(x), *(p.log_density(x) for p in PARTS)])
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])  # J is a multiple of 1 in a class, so probes are exact
+def test_each_point_has_the_density_of_its_class(divergence):
+    x = PLANE.sample(300, seed=6)
+    labels = np.arange(300) % 3
+    run = {"divergence": divergence, "rtol": 1e-7}
+    found = sde.log_likelihood(VP, parts, x, labels=labels, **run)
+    assert np.abs(found - of_classes(x, labels)).max() < 1e-4
+    fixed = sde.log_likelihood(VP, parts, x, labels=labels, divergence=divergence, n_steps=64)
+    assert np.abs(fixed - of_classes(x, labels)).max() < 1e-4
+    other = sde.log_likelihood(VP, parts, x[:30], labels=(labels[:30] + 1) % 3, **run)
+    assert np.abs(other - found[:30]).min() > 1e-2
+    one = sde.log_likelihood(VP, parts, x[:30], labels=2, **run)
+    assert np.array_equal(one[2::3], sde.log_likelihood(VP, parts, x[2:30:3], labels=np.full(10, 2), **run))
+
+
+def test_a_divergence_without_the_classes_is_seen_and_none_is_the_whole(monkeypatch):
+    x, labels = PLANE.sample(30, seed=6), np.arange(30) % 3
+    plain = sde.log_likelihood(VP, parts, x, labels=-1, n_steps=64)
+    assert np.abs(plain - PLANE.log_density(x)).max() < 1e-3
+    near = sde.log_likelihood(VP, parts, x, labels=np.where(labels == 1, -1, labels), n_steps=64)
+    assert np.allclose(near[labels == 1], plain[labels == 1], atol=1e-9)
+    known = likelihood.divergence_of
+    monkeypatch.setattr(likelihood, "divergence_of", lambda *a, **k: known(*a, **{**k, "labels": None}))
+    wrong = sde.log_likelihood(VP, parts, x, labels=labels, n_steps=64)
+    assert np.abs(wrong - of_classes(x, labels)).mean() > 0.05
+
+
+def test_a_network_with_classes():
+    net = sde.ResidualMLP(3, width=16, n_blocks=1, n_classes=2, process=VP, seed=1, dtype=np.float64)
+    net = net.with_parameters(net.parameters + 0.2 * np.random.default_rng(0).normal(size=net.parameters.size))
+    x, labels = np.random.default_rng(1).normal(size=(12, 3)), np.arange(12) % 3 - 1
+    exact = sde.log_likelihood(VP, net, x, labels=labels, n_steps=16)
+    plain = sde.log_likelihood(VP, lambda x, t, labels: net(x, t, labels), x, labels=labels, n_steps=16)
+    assert np.allclose(exact, plain, atol=1e-5)
+    other = sde.log_likelihood(VP, net, x, labels=np.where(labels >= 0, 1 - labels, -1), n_steps=16)
+    assert np.abs(exact - other)[labels >= 0].min() > 1e-3
+    assert np.abs(exact - sde.log_likelihood(VP, net, x, n_steps=16))[labels < 0].max() < 1e-12  # −1 is no class
+    run = {"labels": labels, "n_steps": 16, "divergence": "hutchinson", "n_probes": 3}
+    probed = sde.log_likelihood(VP, net, x, **run)
+    differences = sde.log_likelihood(VP, lambda x, t, labels: net(x, t, labels), x, **run)
+    assert np.allclose(probed, differences, atol=1e-5)
+    for call in (sde.log_likelihood, sde.encode, sde.decode):
+        with pytest.raises(ValueError, match="labels must lie in 0 … 1, the classes of the network, got 2"):
+            call(VP, net, x, labels=2)
+        with pytest.raises(ValueError, match=r"labels has shape \(3,\), expected one class or \(12,\)"):
+            call(VP, net, x, labels=[0, 1, 1])
+        with pytest.raises(TypeError, match="labels must be whole numbers, got dtype float64"):
+            call(VP, net, x, labels=np.zeros(12))
+
+
+def test_bits_of_a_class():
+    pixels = np.random.default_rng(2).integers(0, 256, size=(20, 2))
+    bits = sde.bits_per_dim(VP, parts, pixels, labels=1, n_steps=24, seed=1)
+    alone = sde.bits_per_dim(VP, SCORES[1], pixels, n_steps=24, seed=1)
+    assert np.allclose(bits, alone, atol=1e-4)
+    assert np.abs(bits - sde.bits_per_dim(VP, parts, pixels, labels=0, n_steps=24, seed=1)).max() > 0.1
+
+
+def test_codes_of_classes():
+    x, labels = PLANE.sample(60, seed=8), np.arange(60) % 3
+    z = sde.encode(VP, parts, x, labels=labels)
+    assert np.abs(sde.decode(VP, parts, z, labels=labels) - x).max() < 1e-4
+    # the flow of N(m, v 1) is linear: a code is the point in the units of its class, in any class
+    own = (x - MEANS[labels]) / np.sqrt(VARIANCES[labels])[:, None]
+    assert np.abs(z - own).max() < 0.02
+    other = (labels + 1) % 3
+    there = sde.decode(VP, parts, z, labels=other)
+    assert np.abs(there - MEANS[other] - np.sqrt(VARIANCES[other])[:, None] * own).max() < 0.01
+
+
 # ---- latent codes ---------------------------------------------------------------------------------------------------
 
 

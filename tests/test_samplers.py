@@ -1,6 +1,8 @@
 """Samplers with exact scores: their orders without sampling noise, and their samples against fresh draws."""
 
 import _thread
+import concurrent.futures
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -201,6 +203,57 @@ def test_ctrl_c_returns_the_samples_that_are_finished():
     assert np.array_equal(x, sde.sample(VP, score, 2560, n_steps=10, seed=1)[: len(x)])
 
 
+@pytest.mark.parametrize("method", ["reverse_sde", "probability_flow", "dpm_solver"])
+def test_an_executor_gives_the_bits_of_our_threads(method):
+    score, seen = sde.marginal_score(VP, PLANE), []
+    run = {"method": method, "n_steps": 6, "seed": 4, "first_path": 100}
+    alone = sde.sample(VP, score, 900, **run)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        lent = sde.sample(VP, score, 900, executor=pool, progress=lambda *counts: seen.append(counts), **run)
+        assert pool.submit(int, "3").result() == 3  # it is left running
+        labels = np.arange(600) % 3
+        of_classes = sde.sample(VP, Classes(), 600, labels=labels, executor=pool, **run)
+    assert lent.tobytes() == alone.tobytes()
+    assert of_classes.tobytes() == sde.sample(VP, Classes(), 600, labels=labels, **run).tobytes()
+    assert seen[-1] == (5400, 5400)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_processes_give_the_bits_of_threads():
+    """Exact scores and networks are sent to spawned workers; a function that cannot be sent is named."""
+    net = sde.ResidualMLP(4, width=16, n_blocks=1, n_classes=2, process=VP, seed=1)
+    grey = sde.LinearMeasurement(np.full((1, 4), 0.25), [0.3])
+    runs = [
+        (sde.marginal_score(VP, PLANE), {"scheme": "heun"}),
+        (net, {"labels": np.arange(600) % 2, "guidance": [0.5, grey], "method": "edm_heun", "churn": 3}),
+        (net, {"observed": np.ones(4), "mask": [True, False, False, True]}),
+    ]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        for score, options in runs:
+            run = {"n_steps": 4, "seed": 2, **options}
+            there = sde.sample(VP, score, 600, executor=pool, **run)
+            assert there.tobytes() == sde.sample(VP, score, 600, **run).tobytes()
+        with pytest.raises(TypeError, match="the work cannot be sent to the executor's processes"):
+            sde.sample(VP, lambda x, t: -x, 600, dim=2, n_steps=4, executor=pool)
+
+
+def test_ctrl_c_is_answered_with_a_lent_executor():
+    score, run = sde.marginal_score(VP, PLANE), {"n_steps": 10, "seed": 1}
+
+    def interrupt(done, total):
+        if done == 3 * 256 * 10:
+            raise KeyboardInterrupt
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with pytest.warns(RuntimeWarning, match="samples are returned"):
+            x = sde.sample(VP, score, 25600, progress=interrupt, executor=pool, **run)
+        assert 768 <= len(x) < 25600
+        assert np.array_equal(x, sde.sample(VP, score, len(x), executor=pool, **run))
+
+
 # ---- grids ----------------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +350,7 @@ def nan_at(row, below):
         ({"rtol": 1e-3}, ValueError, "rtol belongs to method='probability_flow'"),
         ({"churn": 3.0}, ValueError, "churn belongs to method='edm_heun'"),
         ({"step_size": 0.1}, ValueError, "step_size belongs to annealed_langevin"),
+        ({"executor": 3}, TypeError, r"executor must have submit\(function, \*args\), got int"),
         ({"device": "cuda"}, ValueError, "device='cuda' is not available"),
         ({"dim": 3}, ValueError, "dim must be 2, the dimension of the score"),
         ({"guidance": 1.0}, ValueError, "guidance = 1 is a weight of labels, and there are none"),

@@ -105,8 +105,8 @@ def run(
             future.cancel()
         if isinstance(error, pickle.PicklingError | AttributeError) and "pickle" in str(error):
             raise TypeError(
-                f"the work cannot be sent to the executor's processes ({error}); define the functions of the process "
-                "at the top level of an importable module, or run on threads"
+                f"the work cannot be sent to the executor's processes ({error}); define its functions at "
+                "the top level of an importable module, or run on threads"
             ) from None
         raise
     finally:

@@ -11,15 +11,16 @@ import numpy as np
 
 from ..core import blas, blocks, checks
 from . import flow
-from .guided import Guidance, GuidedScore
+from .guided import Guidance, GuidedScore, check_labels
 from .likelihood import _points
 from .linear import Noised
 from .rows import Rows
 
 
 def encode(
-    process: Any, score: Any, x: Any, *, rtol: float = 1e-6, t_end: float | None = None, **options: Any
-) -> np.ndarray:
+    process: Any, score: Any, x: Any, *, rtol: float = 1e-6, t_end: float | None = None, labels: Any = None,
+    **options: Any,
+) -> np.ndarray:  # fmt: skip
     """z (n, d), the code of each point.
 
     Parameters
@@ -32,17 +33,23 @@ def encode(
         between the modes of the data, where the flow pulls neighbours apart.
     t_end : float
         The time that the points are taken for, the process's ``t_min`` unless given.
+    labels : int or (n,)
+        Classes, −1 for none, as in ``sample``: the flow is that of each point's class.
     options
         horizon, workers, progress.
     """
-    return _carry(process, score, x, rtol, t_end, True, **options)
+    return _carry(process, score, x, rtol, t_end, labels, True, **options)
 
 
 def decode(
-    process: Any, score: Any, z: Any, *, rtol: float = 1e-6, t_end: float | None = None, **options: Any
-) -> np.ndarray:
-    """x (n, d), the point of each code: the inverse of :func:`encode`."""
-    return _carry(process, score, z, rtol, t_end, False, **options)
+    process: Any, score: Any, z: Any, *, rtol: float = 1e-6, t_end: float | None = None, labels: Any = None,
+    **options: Any,
+) -> np.ndarray:  # fmt: skip
+    """x (n, d), the point of each code: the inverse of :func:`encode` with the same ``labels``.
+
+    With other labels than the points were encoded with, it is the point of another class that shares their code.
+    """
+    return _carry(process, score, z, rtol, t_end, labels, False, **options)
 
 
 def interpolate(z0: Any, z1: Any, n: int) -> np.ndarray:
@@ -66,13 +73,14 @@ def interpolate(z0: Any, z1: Any, n: int) -> np.ndarray:
 
 
 def _carry(
-    process: Any, score: Any, points: Any, rtol: Any, t_end: Any, up: bool, *, horizon: float | None = None,
-    workers: int | None = None, progress: Any = False,
+    process: Any, score: Any, points: Any, rtol: Any, t_end: Any, labels: Any, up: bool, *,
+    horizon: float | None = None, workers: int | None = None, progress: Any = False,
 ) -> np.ndarray:  # fmt: skip
     noised = Noised(process, horizon)
     checks.function("score", score, "score(x, t) with x of shape (n, d)")
     points = _points(score, points)
     n, d = points.shape
+    classes = check_labels(score, labels, n)
     tolerance = checks.real("rtol", rtol, above=0.0)
     low = noised.t_min if t_end is None else checks.real("t_end", t_end, minimum=0.0)
     top = noised.horizon
@@ -81,7 +89,8 @@ def _carry(
 
     def one(block: blocks.Block) -> None:
         here = slice(block.offset, block.offset + block.size)
-        guided = GuidedScore(noised, score, Guidance(None, None), None, range(here.start, here.stop))
+        given = None if classes is None else classes[here]
+        guided = GuidedScore(noised, score, Guidance(None, None), given, range(here.start, here.stop))
         field = flow.velocity(Rows(noised, guided, (block.size, d), np.dtype(np.float64), block.first, 0))
         if up:
             moved = flow.adaptive(field, points[here], low, top, tolerance, tolerance, stop)

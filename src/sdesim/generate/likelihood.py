@@ -19,7 +19,7 @@ import numpy as np
 from ..core import blas, blocks, checks, stream
 from . import flow
 from .divergence import divergence_of
-from .guided import Guidance, GuidedScore
+from .guided import Guidance, GuidedScore, check_labels
 from .linear import Noised
 from .rows import Rows, Stopped
 
@@ -39,10 +39,11 @@ def log_likelihood(
     t_end: float | None = None,
     horizon: float | None = None,
     seed: int | None = 0,
+    labels: Any = None,
     workers: int | None = None,
     progress: Any = False,
 ) -> np.ndarray:
-    r"""log p₀(x) in nats, one number a point.
+    r"""log p₀(x) in nats, or log p₀(x | label), one number a point.
 
     Parameters
     ----------
@@ -62,11 +63,13 @@ def log_likelihood(
         The smallest time that the score is asked for, the process's ``t_min`` unless given.
     seed : int
         Of the probes.
+    labels : int or (n,)
+        Classes, −1 for none, as in ``sample``: the density is that of each point's class.
 
     Raises
     ------
-    ValueError
-        Wrong shapes; a score that returns nan, with the time and the row.
+    ValueError, TypeError
+        Wrong shapes; classes the network does not have; a score that returns nan, with the time and the row.
 
     References
     ----------
@@ -88,16 +91,18 @@ def log_likelihood(
         n_steps = checks.integer("n_steps", n_steps, minimum=1)
     tolerance = 1e-5 if rtol is None else checks.real("rtol", rtol, above=0.0)
     seed = checks.seed(seed)
+    classes = check_labels(score, labels, n)
     found = np.empty(n)
     stop = np.zeros(1, np.int64)
 
     def one(block: blocks.Block) -> None:
         here = slice(block.offset, block.offset + block.size)
-        guided = GuidedScore(noised, score, Guidance(None, None), None, range(here.start, here.stop))
+        given = None if classes is None else classes[here]
+        guided = GuidedScore(noised, score, Guidance(None, None), given, range(here.start, here.stop))
         rows = Rows(noised, guided, (block.size, d), np.dtype(np.float64), block.first, seed, stop=stop)
         trace = divergence_of(
             score, divergence, d, n_probes=count, seed=seed, first_path=block.first, n=block.size,
-            width=lambda t: np.sqrt(process.added_variance(t)),
+            width=lambda t: np.sqrt(process.added_variance(t)), labels=given,
         )  # fmt: skip
         field = _augmented(rows, trace, low)
         state = np.concatenate([points[here], np.zeros((block.size, 1))], axis=1)
@@ -152,18 +157,20 @@ def _augmented(rows: Rows, trace: Any, low: float) -> flow.Field:
 
 
 def _log_prior(rows: Rows, trace: Any, x: np.ndarray) -> np.ndarray:
-    """log N(x; m, V I), m and V from the score at the horizon."""
-    noised, d = rows.noised, x.shape[1]
+    """log N(x; m, V I), m and V of each class from the score at the horizon."""
+    noised, (n, d) = rows.noised, x.shape
     horizon = noised.horizon
     variance = noised.variance(horizon)
-    first = np.zeros(1, np.int64)
-    centre = np.full((1, d), noised.shift(horizon))
-    centre = centre + variance * rows.score(centre, horizon)
-    centre = centre + variance * rows.score(centre, horizon)
-    spread = -d / float(trace(centre, horizon, first)[0])
-    if not 0.5 * variance < spread < 2.0 * variance:
-        spread = variance  # a probe or a poorly trained score: the noise alone is the better guess
-    return -0.5 * ((x - centre) ** 2).sum(axis=1) / spread - 0.5 * d * (np.log(spread) + LOG_2PI)
+    labels = np.zeros(n, np.int64) if rows.score.labels is None else rows.score.labels
+    _, first, kind = np.unique(labels, return_index=True, return_inverse=True)  # one row of each class stands for it
+    score = rows.score.of(first)
+    centre = np.full((len(first), d), noised.shift(horizon))
+    centre = centre + variance * score(centre, horizon)
+    centre = centre + variance * score(centre, horizon)
+    spread = -d / trace(centre, horizon, first)
+    # a probe or a poorly trained score: the noise alone is the better guess
+    spread = np.where((spread > 0.5 * variance) & (spread < 2.0 * variance), spread, variance)[kind]
+    return -0.5 * ((x - centre[kind]) ** 2).sum(axis=1) / spread - 0.5 * d * (np.log(spread) + LOG_2PI)
 
 
 def bits_per_dim(
@@ -178,7 +185,7 @@ def bits_per_dim(
 
     which on average is an upper bound of the bits of the discrete pixels (Uria et al. 2013; Theis et al. 2016).
 
-    ``options`` are those of :func:`log_likelihood`.
+    ``options`` are those of :func:`log_likelihood`, ``labels`` among them.
     """
     given = np.asarray(pixels)
     if given.dtype.kind not in "iu":

@@ -10,6 +10,7 @@ probability_flow      the ODE with fixed or adaptive steps (``flow``)
 """
 
 import dataclasses
+import itertools
 import threading
 import warnings
 from typing import Any
@@ -85,6 +86,7 @@ def sample(
     dtype: Any = None,
     device: str = "cpu",
     first_path: int = 0,
+    executor: Any = None,
     workers: int | None = None,
     progress: Any = False,
 ) -> np.ndarray:
@@ -132,6 +134,10 @@ def sample(
         d, where the score has no attribute ``dim``.
     dtype : float32 or float64
         Of the samples, and of the arithmetic outside the score; the score's own (its ``dtype``) unless given.
+    executor, workers
+        Anything with ``submit`` (threads by default) and how many. The samples have the same bits for any of them.
+        Processes are sent the score, the guidance and all that belongs to them, which must be picklable: library
+        scores, networks, and functions at the top level of an importable module.
 
     Returns
     -------
@@ -160,7 +166,7 @@ def sample(
     auto, usual = METHODS[checks.choice("method", method, METHODS)]
     kind = checks.dtype(dtype if dtype is not None else getattr(score, "dtype", np.float64))
     first_path = checks.integer("first_path", first_path, minimum=0)
-    n_workers = blocks.check_executor(None, workers)
+    n_workers = blocks.check_executor(executor, workers)
     if rtol is not None:
         if method != "probability_flow":
             raise ValueError(f"rtol belongs to method='probability_flow', {method} takes n_steps")
@@ -187,9 +193,9 @@ def sample(
         n_resample=conditional.check_resample(n_resample, mask, method), times=times,
         scheme=_scheme(method, usual if scheme is None else scheme), denoise=bool(denoise), rtol=rtol,
         corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=checks.seed(seed),
-        stop=np.zeros(1, np.int64), tick=None,
+        stop=np.zeros(1, np.int64), tick=_uncounted,
     )  # fmt: skip
-    return _run(plan, n, first_path, n_workers, progress)
+    return _run(plan, n, first_path, executor, n_workers, progress)
 
 
 def _dim(score: Any, dim: Any) -> int:
@@ -212,34 +218,47 @@ def _scheme(method: str, name: str | None) -> Any:
     return None
 
 
-def _run(plan: _Plan, n: int, first_path: int, workers: int, progress: Any) -> np.ndarray:
-    found = np.empty((n, plan.dim), plan.dtype)
-    lock = threading.Lock()
-    bar = blocks.progress_bar(progress, n * (len(plan.times) - 1), " steps")
+def _uncounted(rows: int) -> None:
+    """Steps of which nobody hears."""
+
+
+def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, progress: Any) -> np.ndarray:
+    """All blocks. Threads of our own fill one array and count every step; a lent executor sends its samples back."""
+    n_steps = len(plan.times) - 1
+    bar = blocks.progress_bar(progress, n * n_steps, " steps")
+    work = blocks.cut(first_path, n, blocks.LEAF)
+    lock, counted = threading.Lock(), 0
 
     def tick(rows: int) -> None:
         with lock:
             bar.update(rows)
 
-    work = blocks.cut(first_path, n, blocks.LEAF)
+    def arrived(done: int, _: int) -> None:
+        nonlocal counted
+        bar.update((done - counted) * n_steps)
+        counted = done
+
+    storage = None
+    if executor is None:
+        storage, plan = np.empty((n, plan.dim), plan.dtype), dataclasses.replace(plan, tick=tick)
     try:
-        with blas.single_threaded():
-            done, whole = blocks.run(
-                _block, work, (dataclasses.replace(plan, tick=tick), found), workers=workers, stop=plan.stop
-            )  # fmt: skip
+        done, whole = blocks.run(
+            _block, work, (plan, storage), executor=executor, workers=workers, stop=plan.stop,
+            progress=False if executor is None else arrived,
+        )  # fmt: skip
     finally:
         bar.close()
-    if whole:
-        return found
-    kept = sum(block.size for block, finished in zip(work, done, strict=False) if finished)
+    done = list(itertools.takewhile(lambda part: part is not None, done))
+    kept = sum(block.size for block in work[: len(done)])
     if kept == 0:
         raise KeyboardInterrupt
-    warnings.warn(f"interrupted: {kept} of {n} samples are returned", RuntimeWarning, stacklevel=3)
-    return found[:kept]
+    if not whole:
+        warnings.warn(f"interrupted: {kept} of {n} samples are returned", RuntimeWarning, stacklevel=3)
+    return np.concatenate(done) if storage is None else storage[:kept]
 
 
-def _block(block: blocks.Block, plan: _Plan, found: np.ndarray) -> bool:
-    """All steps of one block; False where it was stopped."""
+def _block(block: blocks.Block, plan: _Plan, storage: np.ndarray | None) -> np.ndarray | None:
+    """All steps of one block: its samples, written into ``storage`` or sent back; None where it was stopped."""
     here = slice(block.offset, block.offset + block.size)
     labels = None if plan.labels is None else plan.labels[here]
     guidance = plan.guidance.for_rows(here)
@@ -250,10 +269,14 @@ def _block(block: blocks.Block, plan: _Plan, found: np.ndarray) -> bool:
         n_resample=plan.n_resample, stop=plan.stop, tick=plan.tick,
     )  # fmt: skip
     try:
-        found[here] = draw(rows, plan)
+        with blas.single_threaded():
+            found = draw(rows, plan)
     except Stopped:
-        return False
-    return True
+        return None
+    if storage is None:
+        return found
+    storage[here] = found
+    return storage[here]
 
 
 def draw(rows: Rows, plan: Any) -> np.ndarray:
