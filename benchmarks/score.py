@@ -36,7 +36,6 @@ from sdesim.score.data import Data  # noqa: E402
 from sdesim.score.feed import Feed  # noqa: E402
 from sdesim.score.head import Head  # noqa: E402
 from sdesim.score.noise_levels import Times  # noqa: E402
-from sdesim.score.objectives import Objective  # noqa: E402
 from sdesim.score.optimizer import Adam  # noqa: E402
 from sdesim.score.passes import run  # noqa: E402
 
@@ -59,10 +58,13 @@ def points(d: int) -> np.ndarray:
 
 def ours(d: int, width: int, depth: int, batch: int, objective: str = "denoising") -> Step:
     """One training step of sdesim, as ``fit_score`` runs it."""
-    net = sde.ScoreMLP(d, (width,) * depth, n_frequencies=FREQUENCIES)
-    data = Data(points(d), d)
+    return learning(sde.ScoreMLP(d, (width,) * depth, n_frequencies=FREQUENCIES), batch, objective)
+
+
+def learning(net: Any, batch: int, objective: str = "denoising") -> Step:
+    data = Data(points(net.dim), net.dim)
     head = Head("edm", sde.VariancePreserving(), data.mean, data.spread, 1e-3)
-    learner = Objective(net, batch, objective, head=head)
+    learner = net.learner(batch, objective, head=head)
     adam = Adam(learner.parameters, learner.gradient, n_steps=10**6)
     feed = Feed(learner, data, np.arange(0), Times(head, 1.0), 0, False)
     count = iter(range(10**6))
@@ -83,13 +85,18 @@ def torch_step(d: int, width: int, depth: int, batch: int) -> Step:
     """The same step in PyTorch."""
     import torch
 
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     widths = [d + 2 * FREQUENCIES, *[width] * depth]
     layers: list[Any] = []
     for inputs, outputs in itertools.pairwise(widths):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.SiLU()]
-    model = torch.nn.Sequential(*layers, torch.nn.Linear(width, d))
+    return torch_learning(torch.nn.Sequential(*layers, torch.nn.Linear(width, d)), d, batch)
+
+
+def torch_learning(model: Any, d: int, batch: int) -> Step:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
     parameters = list(model.parameters())
     average = [p.detach().clone() for p in parameters]
     adam = torch.optim.Adam(parameters, 1e-3, fused=True)
@@ -115,6 +122,54 @@ def torch_step(d: int, width: int, depth: int, batch: int) -> Step:
     return step
 
 
+def torch_mixer(net: Any) -> Any:
+    """The network of a MixerMLP without a backbone or classes, as a PyTorch module of x beside 128 features."""
+    import torch
+    from torch import nn
+
+    layout = net.layout
+    w, t, side = layout.width, layout.n_tokens, layout.shape[0]
+
+    class Normalised(nn.Module):
+        """(1 + γ) LayerNorm(h) + β, then a layer over patches or over channels."""
+
+        def __init__(self, inner: Any, across: bool) -> None:
+            super().__init__()
+            self.film, self.inner, self.across = nn.Linear(2 * FREQUENCIES, 2 * w), inner, across
+
+        def forward(self, h: Any, features: Any) -> Any:
+            gamma, beta = self.film(features)[:, None].chunk(2, dim=2)
+            n = nn.functional.layer_norm(h, (w,)) * (1.0 + gamma) + beta
+            return self.inner(n.transpose(1, 2)).transpose(1, 2) if self.across else self.inner(n)
+
+    def mlp(inputs: int, hidden: int) -> Any:
+        return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, inputs))
+
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.places = nn.Linear(layout.n_inputs, w), nn.Parameter(torch.zeros(t, w))
+            self.blocks = nn.ModuleList()
+            for _ in range(layout.n_blocks):
+                self.blocks += [Normalised(mlp(t, layout.token_width), True)]
+                self.blocks += [Normalised(mlp(w, layout.channel_width), False)]
+            self.leave = Normalised(nn.Linear(w, layout.n_outputs), False)
+
+        def forward(self, x: Any) -> Any:
+            pictures, features = x[:, : net.dim].reshape(-1, 1, side, side), x[:, net.dim :]
+            windows = nn.functional.unfold(
+                pictures.expand(-1, layout.n_views, -1, -1), layout.patch + 2 * layout.context,
+                padding=layout.context, stride=layout.patch,
+            )  # fmt: skip
+            h = self.enter(windows.transpose(1, 2)) + self.places
+            for block in self.blocks:
+                h = h + block(h, features)
+            out = self.leave(h, features).transpose(1, 2)
+            return nn.functional.fold(out, (side, side), layout.patch, stride=layout.patch).reshape(-1, net.dim)
+
+    return Mixer()
+
+
 def gemm() -> Step:
     a, b = (np.random.default_rng(1).standard_normal(s).astype(np.float32) for s in ((256, 1024), (1024, 1024)))
     out = np.empty((256, 1024), np.float32)
@@ -138,12 +193,16 @@ def turns(steps: dict[str, tuple[Step, int]], rounds: int) -> dict[str, float]:
 
 def training(rounds: int, with_torch: bool) -> list[dict[str, Any]]:
     rows = []
-    for case, (d, width, depth, batch, count, bar) in CASES.items():
-        steps = {"sdesim": (ours(d, width, depth, batch), count), "sgemm": (gemm(), 20)}
+    mixer = sde.MixerMLP((28, 28), n_frequencies=FREQUENCIES)
+    for case, (d, width, depth, batch, count, bar) in [*CASES.items(), ("mixer 28x28", (784, 96, 4, 256, 2, 1.0))]:
+        mixing = case.startswith("mixer")
+        net = mixer if mixing else sde.ScoreMLP(d, (width,) * depth, n_frequencies=FREQUENCIES)
+        steps = {"sdesim": (learning(net, batch), count), "sgemm": (gemm(), 20)}
         if with_torch:
-            steps["torch"] = (torch_step(d, width, depth, batch), count)
+            peer = torch_learning(torch_mixer(net), d, batch) if mixing else torch_step(d, width, depth, batch)
+            steps["torch"] = (peer, count)
         seconds = turns(steps, rounds)
-        flops = sde.ScoreMLP(d, (width,) * depth, n_frequencies=FREQUENCIES).layout.flops(batch)
+        flops = net.layout.flops(batch)
         rows.append(
             {
                 "case": case, "net": f"{depth}x{width}", "batch": batch, "sdesim_ms": 1e3 * seconds["sdesim"],
