@@ -315,7 +315,7 @@ def hole(value):
         ({"data": DATA[:, 0]}, "expected"),
         ({"data": DATA.astype(str)}, "real numbers"),
         ({"data": DATA.astype(complex)}, "real numbers"),
-        ({"net": lambda x, t: x}, "net must be a ScoreMLP or a ResidualMLP, got function"),
+        ({"net": lambda x, t: x}, "net must be a ScoreMLP, a ResidualMLP or a MixerMLP, got function"),
         ({"objective": "likelihood"}, "objective must be one of"),
         ({"objective": "slicedvr"}, "did you mean 'sliced_vr'"),
         ({"process": sde.GeometricBrownian(0.1, 0.2)}, "process must be linear"),

@@ -83,9 +83,9 @@ def test_the_loss_is_the_denoising_loss(backbone):
     assert loss == pytest.approx(wanted, rel=1e-10)
 
 
-def worst_slope(backbone="principal", n=21):
+def worst_slope(backbone="principal", n=21, **options):
     """The largest error of the gradient against central differences, over some parameters of every array."""
-    net = network(BACKBONES[backbone])
+    net = network(BACKBONES[backbone], **options)
     learner = net.learner(n, "denoising")
     x, t, noise, labels = points(n)
     learner.evaluate(*points(n, 9)[:2], noise=noise, labels=labels)  # what an earlier batch left must not matter
@@ -106,6 +106,11 @@ def worst_slope(backbone="principal", n=21):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_gradient_against_central_differences(backbone):
     assert worst_slope(backbone) < 1e-7
+
+
+def test_the_gradient_of_a_batch_of_more_blocks_than_are_kept_apart(monkeypatch):
+    monkeypatch.setattr("sdesim.score.mixer_objective._PARTS", 2)
+    assert worst_slope(n=77, width=6, n_blocks=1) < 1e-7
 
 
 @pytest.mark.parametrize(

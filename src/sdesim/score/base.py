@@ -143,7 +143,7 @@ class ScoreNetwork:
     def _conditions(self, labels: Any, n: int) -> tuple[Any, ...]:
         """What the evaluator takes beside points and times."""
         if labels is not None:
-            raise ValueError(f"{type(self).__name__} knows no classes: leave labels out, or take a ResidualMLP")
+            raise ValueError(f"{type(self).__name__} knows no classes: leave labels out, or take a MixerMLP")
         return ()
 
     def _arguments(self, x: Any, t: Any) -> tuple[np.ndarray, Any, tuple[int, ...], np.dtype]:

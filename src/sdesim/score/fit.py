@@ -35,9 +35,9 @@ class Fit:
 
     Attributes
     ----------
-    score : ScoreMLP or ResidualMLP
+    score : ScoreMLP, ResidualMLP or MixerMLP
         ``score(x, t)`` with the moving average of the weights (the best of them, where a validation split was kept).
-    net : ScoreMLP or ResidualMLP
+    net : ScoreMLP, ResidualMLP or MixerMLP
         The same with the weights of the last step.
     losses : (steps,)
         The loss of every batch.
@@ -102,12 +102,12 @@ def fit_score(
 
     Parameters
     ----------
-    net : ScoreMLP or ResidualMLP
+    net : ScoreMLP, ResidualMLP or MixerMLP
         Where to start; it is not changed.
     data : (n, dim)
         An array or a memory map.
     labels : (n,) of int, optional
-        The class of every point, for a ``ResidualMLP`` with ``n_classes``; −1 where it is not known.
+        The class of every point, for a ``ResidualMLP`` or ``MixerMLP`` with ``n_classes``; −1 where it is not known.
     label_drop : float
         The chance that a point is shown without its label, from which the score of all classes together is learned.
     process : GaussianProcess, optional
@@ -146,7 +146,7 @@ def fit_score(
         Where the loss became nan or infinite; ``error.fit`` has the last good weights.
     """
     if not isinstance(net, ScoreNetwork):
-        raise TypeError(f"net must be a ScoreMLP or a ResidualMLP, got {type(net).__name__}")
+        raise TypeError(f"net must be a ScoreMLP, a ResidualMLP or a MixerMLP, got {type(net).__name__}")
     points = Data(data, net.dim)
     classes = _classes(net, labels, len(points))
     drop = checks.real("label_drop", label_drop, minimum=0.0)
