@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels: train in half a minute, sample with and without labels, measure.
+"""Handwritten digits of 8 x 8 pixels: train in a minute or two, sample with and without labels, measure.
 
     python examples/digits.py
     python examples/digits.py --model digits.npz    keep the network there: this made the one inside the package
