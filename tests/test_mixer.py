@@ -151,6 +151,7 @@ def test_windows_and_patches_hold_the_pixels_that_they_should():
     picture = np.arange(48)
     image = picture.reshape(6, 4, 2)
     assert layout.n_tokens == 6
+    assert layout.size == sum(int(np.prod(shape)) for shape in layout.shapes)
     assert layout.n_outputs == 8
     assert layout.n_inputs == 2 * 2 * 16
     assert sorted(layout.patches.reshape(-1)) == list(range(48))

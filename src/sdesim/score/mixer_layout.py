@@ -79,8 +79,11 @@ class MixerLayout:
 
     @property
     def size(self) -> int:
-        """The number of parameters."""
-        return sum(int(np.prod(shape)) for shape in self.shapes)
+        """The number of parameters, by a formula: what a file says of its blocks would make a list of any length."""
+        t, w, s, c = self.n_tokens, self.width, self.token_width, self.channel_width
+        ends = (self.n_inputs + t + self.n_outputs) * w + self.dim
+        block = s * t + s + t * s + t + w * c + c + c * w + w
+        return ends + 2 * self.n_conditions * w * (2 * self.n_blocks + 1) + self.n_blocks * block
 
     def views(self, flat: np.ndarray) -> Weights:
         """The arrays in a vector."""
