@@ -131,6 +131,30 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
         sde.fit_score(small(), DATA, **SHORT, checkpoint=path)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("losses", lambda a: None, "has no losses"),
+        ("losses", lambda a: np.zeros(61), r"losses of shape \(61,\)"),
+        ("losses", lambda a: np.append(a[:-1], np.nan), "losses that are not finite"),
+        ("tried", lambda a: np.zeros(3), r"tried of shape \(3,\)"),
+        ("best_loss", lambda a: np.zeros(0), "best_loss of shape"),
+        ("parameters", lambda a: a[:-1], "parameters of shape"),
+        ("first", lambda a: a[:1], "first of shape"),  # NumPy would spread it over all
+        ("average", lambda a: a.astype(np.float64), "type float64, expected"),
+        ("second", lambda a: -1.0 - a, "squares of the gradient below 0"),
+    ],
+)
+def test_a_checkpoint_from_which_no_training_can_go_on(tmp_path, name, change, message):
+    path = tmp_path / "training.npz"
+    sde.fit_score(small(), DATA, **SHORT, process=VP, checkpoint=path)
+    kind, settings, arrays = storage.read(path)
+    changed = change(arrays.pop(name))
+    storage.write(path, kind, settings, arrays if changed is None else {**arrays, name: changed})
+    with pytest.raises(ValueError, match=message):
+        sde.fit_score(small(), DATA, **SHORT, process=VP, checkpoint=path)
+
+
 @pytest.mark.parametrize("objective", ["denoising", "implicit"])
 def test_any_number_of_threads_gives_the_same_bits(objective, monkeypatch):
     monkeypatch.setattr("sdesim.score.fit.SMALL", 0.0)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -100,6 +102,13 @@ def infinite(members):
     }
 
 
+def with_prefix(members):
+    """An array behind a prefix that Python would have to parse."""
+    text = b"-" * 4000 + b"1\n"
+    content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + members["parameters.npy"][128:]
+    return {**members, "parameters.npy": content}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -117,15 +126,63 @@ def infinite(members):
         (header_with(settings__hidden=[4]), "do not make a network"),
         (header_with(settings__activation="exec"), "activation must be one of"),
         (header_with(settings__head={"kind": "edm", "process": {"name": "os.system", "fields": {}}}), "describe"),
-        (header_with(settings={}), "does not describe"),
+        (header_with(settings={}), "does not describe a ScoreMLP: it lacks 'dim'"),
+        (header_with(kind="a\n\x1b[2Jb"), r"holds a a  \[2Jb, which"),
+        (header_with(kind="a" * 10_000), r"holds a a{399}…, which"),
+        (header_with(settings__head={"kind": "edm", "spread": 10**400}), "does not describe"),
+        (with_prefix, "not what the header says"),
     ],
 )
 def test_a_file_of_an_attacker_is_refused(tmp_path, change, message):
     path = tmp_path / "net.npz"
     sde.save(network(), path)
     rewritten(path, change)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         sde.load(path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("fields", [(20,), (24,), (20, 24)])
+def test_what_a_list_of_members_claims_is_not_asked_for(tmp_path, fields):
+    path = tmp_path / "net.npz"
+    sde.save(network(), path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    for field in fields:
+        content[entry + field : entry + field + 4] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"compressed members|members claim"):
+        sde.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_long_list_of_members_is_not_read(tmp_path):
+    path = tmp_path / "net.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(3000):
+            archive.writestr(f"{k}", b"")
+    with pytest.raises(ValueError, match="bytes at once, more than"):
+        sde.load(path)
+
+
+def test_a_network_of_countless_blocks_is_only_counted(tmp_path):
+    path = tmp_path / "net.npz"
+    net = sde.ResidualMLP(2, 4, 3, n_classes=2)
+    assert net.layout.size == sum(int(np.prod(shape)) for shape in net.layout.shapes)
+    sde.save(net, path)
+    rewritten(path, header_with(settings__n_blocks=10**12))
+    with pytest.raises(ValueError, match="parameters, more than"):
+        sde.load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="is no regular file"):
+            sde.load(path)
 
 
 def test_other_files_and_limits(tmp_path):

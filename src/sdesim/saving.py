@@ -45,8 +45,10 @@ def load(path: Any, *, max_bytes: int = storage.MAX_BYTES) -> Any:
     """
     kind, settings, arrays = storage.read(path, max_bytes=max_bytes)
     if kind not in _KINDS:
-        raise ValueError(f"{path} holds a {kind}, which load does not make; it makes {', '.join(_KINDS)}")
+        raise ValueError(
+            f"{path} holds a {storage.brief(kind)}, which load does not make; it makes {', '.join(_KINDS)}"
+        )
     try:
         return _KINDS[kind].restored(settings, arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not describe a {kind}: {error}") from None
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{path} does not describe a {kind}: {storage.brief(error)}") from None

@@ -3,13 +3,15 @@
 A file is an npz archive: one ``.npy`` member an array, and a member ``header`` with JSON text that names the kind of
 object, its settings, and for every array its dtype, shape and SHA-256. Reading believes nothing: the size of the file,
 the number of members, every declared size, dtype and digest is checked before an array is made, so that a damaged or
-malicious file gives a ValueError that says what is wrong.
+malicious file gives a ValueError of one line that says what is wrong, and takes little more memory than it has bytes.
 """
 
 import hashlib
 import io
 import json
 import pathlib
+import stat
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = "sdesim 1"
 MAX_HEADER, MAX_ARRAYS, MAX_BYTES = 2**20, 256, 4 * 2**30
+_MAX_LISTING = 2**17  # bytes of an archive's list of members, of which zipfile makes ten times as many
+_MAX_MESSAGE = 400
 _DTYPES = {"float32": "<f4", "float64": "<f8", "int64": "<i8"}
 
 
@@ -60,20 +64,48 @@ def read(path: Any, *, max_bytes: int = MAX_BYTES) -> tuple[str, dict[str, Any],
     import zipfile
 
     source = pathlib.Path(path)
-    if source.stat().st_size > max_bytes:
-        raise ValueError(f"{source.name} has {source.stat().st_size} bytes, more than the limit of {max_bytes}")
+    found = source.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{source.name} is no regular file; give the path of a file that sdesim wrote")
+    if found.st_size > max_bytes:
+        raise ValueError(f"{source.name} has {found.st_size} bytes, more than the limit of {max_bytes}")
     try:
-        with zipfile.ZipFile(source) as archive:
-            return _read(archive, max_bytes)
+        with _File(source) as file, zipfile.ZipFile(file) as archive:
+            file.limit = found.st_size
+            return _read(archive, found.st_size)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, OSError) and not isinstance(error, EOFError) and not source.exists():
+        if isinstance(error, OSError) and not source.exists():
             raise
-        raise ValueError(f"{source.name} is not a file of sdesim: {error}") from None
-    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{source.name} cannot be loaded: {error}") from None
+        raise ValueError(f"{source.name} is not a file of sdesim: {brief(error)}") from None
+    except (LookupError, TypeError, ValueError, ArithmeticError, MemoryError, struct.error) as error:
+        raise ValueError(f"{source.name} cannot be loaded: {brief(error)}") from None
 
 
-def _read(archive: "zipfile.ZipFile", max_bytes: int) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+def brief(error: Exception | str) -> str:
+    """What an error over a file says, in one printable line of bounded length: it may quote the file."""
+    said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    line = "".join(c if c.isprintable() else " " for c in said[: 2 * _MAX_MESSAGE])
+    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"
+
+
+class _File(io.BufferedReader):
+    """A file that gives no more than ``limit`` bytes at a time.
+
+    zipfile reads the list of members whole, and members by the sizes that the list claims, and buffers are made for
+    what is asked before it is seen how much there is.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.limit = _MAX_LISTING
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.limit:
+            raise ValueError(f"it asks for {size} bytes at once, more than {self.limit}")
+        return super().read(size)
+
+
+def _read(archive: "zipfile.ZipFile", size: int) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     entries = archive.infolist()
     if len(entries) > MAX_ARRAYS + 1:
         raise ValueError(f"it has {len(entries)} members, more than {MAX_ARRAYS + 1}")
@@ -82,8 +114,11 @@ def _read(archive: "zipfile.ZipFile", max_bytes: int) -> tuple[str, dict[str, An
         raise ValueError("it has two members of one name")
     import zipfile
 
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(sizes.values()) > max_bytes:
-        raise ValueError("it holds compressed or oversized members, which sdesim never writes")
+    if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
+        raise ValueError("it holds compressed members, which sdesim never writes")
+    # what is claimed would be asked for at once, before it is seen how much there is
+    if sum(sizes.values()) > size:
+        raise ValueError(f"its members claim {sum(sizes.values())} bytes, and the file has {size}")
     if "header" not in sizes:
         raise ValueError("it has no header; it is no file of sdesim")
     if sizes["header"] > MAX_HEADER:
@@ -108,17 +143,23 @@ def _array(archive: "zipfile.ZipFile", name: str, about: Any) -> np.ndarray:
     member = archive.read(f"{name}.npy")
     if not n_bytes <= len(member) <= n_bytes + 4096:
         raise ValueError(f"array {name!r} has {len(member)} bytes, expected about {n_bytes}")
-    # the member's own header is compared with ours before memory is asked for
-    stream = io.BytesIO(member)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"array {name!r} is of another version of the npy format")
-    found, by_column, kind = np.lib.format.read_array_header_1_0(stream)
-    if found != shape or by_column or kind != np.dtype(_DTYPES[dtype]) or len(member) - stream.tell() != n_bytes:
+    prefix = len(member) - n_bytes
+    if not _same_prefix(member[:prefix], dtype, shape):
         raise ValueError(f"array {name!r} is not what the header says")
-    array = np.frombuffer(member, kind, offset=stream.tell()).reshape(shape)
+    array = np.frombuffer(member, _DTYPES[dtype], offset=prefix).reshape(shape)
     if _digest(array) != about["sha256"]:
         raise ValueError(f"array {name!r} is not what was written (its digest differs)")
     return array.astype(dtype)
+
+
+def _same_prefix(found: bytes, dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether bytes are what npy 1.0 puts before such an array, but for padding: compared, and never parsed."""
+    stream = io.BytesIO()
+    about = {"descr": _DTYPES[dtype], "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, about)
+    magic, text = stream.getvalue()[:8], stream.getvalue()[10:]
+    length = int.from_bytes(found[8:10], "little")
+    return found[:8] == magic and length == len(found) - 10 and found[10:].rstrip() == text.rstrip()
 
 
 def _digest(array: np.ndarray) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from ..core import blas, blocks, checks, storage, stream
 from ..errors import TrainingError
 from ..processes.gaussian import GaussianProcess
+from . import checkpoints
 from .base import SPLIT, ScoreNetwork, checked_labels
 from .data import Data
 from .feed import Feed
@@ -275,15 +276,7 @@ class _Loop:
         self.path, self.settings, self.every = path, settings, every
         if not path.exists():
             return
-        kind, found, arrays = storage.read(path)
-        if kind != "training":
-            raise ValueError(f"checkpoint {path.name} holds a {kind}, not a training; give another file")
-        different = [name for name, value in settings.items() if found.get(name) != value]
-        if different:
-            raise ValueError(
-                f"checkpoint {path.name} belongs to another training ({', '.join(different)} differ); "
-                "give another file, or delete this one"
-            )
+        arrays = checkpoints.read(path, settings, {**self.adam.state(), "best": self.best[1]}, self.n_steps)
         self.done = len(arrays["losses"])
         self.losses[: self.done] = arrays["losses"]
         self.tried = [(int(step), float(loss)) for step, loss in arrays["tried"]]
