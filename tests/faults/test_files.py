@@ -1,10 +1,11 @@
-"""10,000 damaged and malicious files: each gives the documented error, or exactly what was written.
+"""12,000 damaged and malicious files: each gives the documented error, or exactly what was written.
 
 A campaign takes a file that the library wrote, changes its bytes or rebuilds the archive around forged contents, loads
 the result and looks at what may never happen: another error, a message of many lines, other numbers than were written,
 memory, time, or code that was run. The tests at the end take one guard away each and see the campaign fail.
 """
 
+import copy
 import io
 import json
 import pathlib
@@ -23,7 +24,7 @@ import sdesim as sde
 from sdesim.core import storage
 from sdesim.score import checkpoints, fit
 
-KINDS = ("score", "residual", "energy", "vae", "training")
+KINDS = ("score", "residual", "mixer", "energy", "vae", "training")
 MEGABYTE = 2**20
 DATA = np.random.default_rng(0).standard_normal((64, 2))
 OPTIONS = {
@@ -62,6 +63,8 @@ class Victim:
         if self.kind == "residual":
             backbone = sde.targets.Gaussian(np.array([0.5, -1.0]), np.array([[2.0, 0.3], [0.3, 1.0]]))
             return sde.ResidualMLP(2, 4, 1, n_classes=2, backbone=backbone, class_weights=[[1.0], [1.0]])
+        if self.kind == "mixer":
+            return sde.MixerMLP((2, 1), 2, 1, patch=1, context=0, channel_width=2, n_frequencies=1)
         if self.kind == "energy":
             return sde.EnergyMLP(2, (4,))
         return sde.VAE(2, 1, (4,)) if self.kind == "vae" else sde.ScoreMLP(2, (4,))
@@ -178,7 +181,7 @@ def headers(rng, victim, canary):
         if rng.random() < 0.15:
             del node[path[-1]]
         else:
-            node[path[-1]] = rng.choice(NASTY)
+            node[path[-1]] = copy.deepcopy(rng.choice(NASTY))
     return with_header(victim, header)
 
 
@@ -305,7 +308,7 @@ def bombs(rng, victim, canary):
 
 BYTES = {flips: 600, truncated: 200, overwritten: 250, noise: 100, listing: 150, forged: 100}
 CONTENTS = {headers: 260, texts: 24, swapped: 50, replaced: 100, pickled: 60, boasting: 60, named: 40, bombs: 6}
-assert len(KINDS) * sum((BYTES | CONTENTS).values()) == 10_000
+assert len(KINDS) * sum((BYTES | CONTENTS).values()) == 12_000
 
 
 # ---- the campaign
