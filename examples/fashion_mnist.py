@@ -1,7 +1,7 @@
 """Garments by a network without torch: train on Fashion-MNIST, sample, measure, fill in what is missing.
 
     python examples/fashion_mnist.py             a quarter of an hour of training on two cores, a few minutes of figures
-    python examples/fashion_mnist.py --quick     a minute: the same with few steps and pictures, recognisable at best
+    python examples/fashion_mnist.py --quick     two minutes: the same with few steps and few pictures
     python examples/fashion_mnist.py --long      and the distance at 500 steps of the sampler (ten minutes more)
     python examples/fashion_mnist.py --model fashion.npz    keep the network there, or take it from there
 
