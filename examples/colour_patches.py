@@ -1,7 +1,7 @@
-"""Colour patches of 32 x 32 pixels from seven photographs: train in two minutes, sample, fill what is missing.
+"""Colour patches of 32 x 32 pixels from seven photographs: train in a minute or two, sample, fill what is missing.
 
     python examples/colour_patches.py
-    python examples/colour_patches.py --steps 200    half a minute, and no claims
+    python examples/colour_patches.py --steps 200    a minute or two, and fewer claims
 
 The photographs are those that scikit-image brings along (pip install scikit-image), reduced to some 300 pixels in
 height. Patches to learn from lie in their left three quarters, test patches in the right quarter, so that no pixel is
