@@ -78,17 +78,25 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
     """Run all blocks; the parts in their order."""
     if not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
-    keep = not run.reduce
+    keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
-    limit = 65536 if run.reduce or _final_only(run) else 16384
+    states = not _final_only(run) and (run.out is not None or not run.reduce)
+    limit = 16384 if states else 65536
     shares = 1 if workers == 1 else 4 * workers  # shares small enough for cores to end together
     size = min(limit, max(LANES, run.n_paths // shares))
     plan = blocks.cut(run.first_path, run.n_paths, size)
-    parts, complete = blocks.run(
-        work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress
-    )
+    if run.out is not None:
+        run.out.create()
+    try:
+        parts, complete = blocks.run(
+            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress
+        )
+    except BaseException as error:
+        if run.out is not None:
+            error.add_note(f"what was written of {run.out.path.name} is in {run.out.partial}")
+        raise
     finished = plan[: len(parts)]
-    if keep and storage is None:
+    if storage is None and (keep or run.out is not None):
         storage = _joined([part.final for part in parts]), _joined([part.saved for part in parts])
     n = sum(block.size for block in finished)
     final, saved = (None, None) if storage is None else (None if a is None else a[:n] for a in storage)
@@ -108,15 +116,18 @@ def _storage(run: Run) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _final_only(run: Run) -> bool:
-    return len(run.records) == 1 and int(run.records[0]) == run.n_steps
+    return len(run.records) == 1 and run.ends
 
 
 def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | None] | None) -> Part:
-    """Run one block; with ``storage`` the states are written there, otherwise they are sent back."""
+    """Run one block; with ``storage`` or an output file the states are written there, otherwise they are sent back."""
     n, d = block.size, run.d
     rows = slice(block.offset, block.offset + n)
     final, saved = np.empty((n, d), run.dtype), None
-    if storage is not None:
+    if run.out is not None:
+        place = run.out.rows(block.offset, n).reshape(n, len(run.records), d)
+        final, saved = (place[:, 0], None) if _final_only(run) else (final, place)
+    elif storage is not None:
         final = storage[0][rows]
         saved = None if storage[1] is None else storage[1][rows]
     elif not run.reduce and not _final_only(run):
@@ -139,9 +150,10 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     for part in parts:
         if hasattr(part, "close"):
             part.close()
-    keep = storage is None and not run.reduce
+    keep = storage is None and not run.reduce and run.out is None
+    end = keep or (run.out is not None and not run.ends)
     return Part(
-        final if keep else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad
+        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad
     )
 
 

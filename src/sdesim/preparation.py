@@ -9,6 +9,7 @@ import numpy as np
 
 from . import bind
 from .core import blocks, checks, stream
+from .core.output import Output
 from .errors import MemoryLimitError
 from .fokker_planck.boundary import Robin
 from .integrate import noise
@@ -47,6 +48,12 @@ class Run:
     coarsen: int = 1  # a step sums so many increments of the stream
     swap: bool = False  # and exchanges the members of each pair of them
     tolerances: tuple[float, float] = (0.0, 0.0)
+    out: Output | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether the states at the end are among the recorded ones."""
+        return int(self.records[-1]) == self.n_steps
 
     @property
     def d(self) -> int:
@@ -115,6 +122,7 @@ class Part:
 def prepare(
     process: Any, x0: Any, t_span: Any, *, n_steps: Any, n_paths: Any, method: Any, save: Any, reduce: Any, seed: Any,
     dtype: Any, first_path: Any, increments: Any, boundary: Any, rtol: Any, atol: Any, on_nonfinite: Any,
+    out: Any = None,
 ) -> Run:  # fmt: skip
     """Check what was asked for and gather it; the arguments are those of ``simulate``."""
     if isinstance(process, type):
@@ -166,11 +174,15 @@ def prepare(
     if boundary is not None:
         boundary.check(d, None if hasattr(states, "sample") else states)
         _check_mirrors(process, boundary, np.asarray(sample, float).reshape(d), t0)
-    if not reduce:
+    output = None if out is None else Output.at(out, (count, len(records), *state_shape), kind)
+    if output is None and not reduce:
         check_memory(count, len(records), d, kind)
+    elif output is not None and records[-1] != n_steps:
+        check_memory(count, 0, d, kind)  # the states at the end, which the file has not
     return Run(
         process, scheme, states, state_shape, count, first_path, t0, t1, n_steps, records, reduce, seed, kind, given,
         on_nonfinite, np.zeros(1, np.uint8), records, boundary, watch, tolerances=tolerances,
+        out=output,
     )  # fmt: skip
 
 
@@ -364,7 +376,8 @@ def check_memory(n_paths: int, n_times: int, d: int, dtype: np.dtype) -> None:
     if needed > 0.8 * free:
         raise MemoryLimitError(
             f"{n_paths} paths at {n_times} times need {needed / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free; "
-            "save fewer times (save=k), or keep statistics only (reduce=[Histogram(...), Moments()])"
+            "save fewer times (save=k), keep statistics only (reduce=[Histogram(...), Moments()]), or write the states "
+            "to a file (out='paths.npy')"
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .core import blocks
+from .core.output import Output
 from .errors import NonFiniteError
 from .execution import Outcome, execute, warn_of_times, work
 from .integrate import adaptive
@@ -22,7 +24,7 @@ class Paths:
     Attributes
     ----------
     t : (n_times,) the recorded times.
-    x : (n_paths, n_times[, d]) the states at those times.
+    x : (n_paths, n_times[, d]) the states at those times; with ``out=`` a read-only memory map of the file.
     final : (n_paths[, d]) the states at the end.
     reductions : the results of ``reduce``, in the order asked.
     seed : the seed, also where none was given; with it and ``first_path`` every path can be had again.
@@ -60,8 +62,11 @@ class Paths:
         return self._stored[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickling takes the states along where they were kept, and never runs anything again."""
+        """Pickling takes the states along where they were kept, or the place of their file; nothing is run again."""
         state = dict(self.__dict__)
+        if isinstance(self._states, _InFile):
+            state.pop("_stored", None)
+            return state
         if not self.reductions:
             state["_stored"] = self._stored
         state["_states"] = _not_kept
@@ -72,6 +77,20 @@ class Paths:
             f"Paths(n_paths={self.n_paths}, t={self.t[0]:g}..{self.t[-1]:g} ({len(self.t)} times), "
             f"method={self.method!r}{' (law only)' * self.law_only}, seed={self.seed}, success={self.success})"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _InFile:
+    """The states of the first n paths, in a file; and those at the end, where the file has them not."""
+
+    out: Output
+    path: pathlib.Path
+    n: int
+    final: np.ndarray | None
+
+    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
+        x = self.out.opened(self.path, self.n)
+        return x, x[:, -1] if self.final is None else self.final
 
 
 def _not_kept() -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +107,7 @@ def simulate(
     method: str = "euler_maruyama",
     save: str | int | Sequence[float] = "final",
     reduce: Sequence[Any] | None = None,
+    out: Any = None,
     seed: int | None = None,
     dtype: Any = np.float64,
     executor: Any = None,
@@ -112,6 +132,11 @@ def simulate(
     save : "final"; "all" steps; every k-th step; or a sequence of times on the step grid. ``paths.t`` tells.
     reduce : reductions such as ``[Histogram(-4, 4, 100), Moments()]``, taken at the saved times inside the time loop.
         No path is kept then, so that 10⁸ paths need no memory; ``paths.x`` and ``paths.final`` run again when asked.
+    out : a path that ends in ``.npy``, for states that are larger than memory: they are written to this file, block by
+        block, and ``paths.x`` is a memory map of it (``numpy.load(path, mmap_mode="r")`` is another). With ``reduce``
+        as well, both are had in one run. Until all is there the file is called ``….npy.partial``; after Ctrl-C, which
+        leaves it the finished paths, or an error it stays so, and the message says it. An existing file is refused, and
+        so is a disk without room for all. Executors of processes must share the file system.
     seed : an integer in [0, 2⁶⁴), or None for one from the operating system (recorded in the result). The Wiener path
         of a (seed, path) pair is the same for every process, method and number of paths: two processes run with one
         seed are driven by one Brownian path.
@@ -136,7 +161,7 @@ def simulate(
     run = prepare(
         process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce, seed=seed,
         dtype=dtype, first_path=first_path, increments=increments, boundary=boundary, rtol=rtol, atol=atol,
-        on_nonfinite=on_nonfinite,
+        on_nonfinite=on_nonfinite, out=out,
     )  # fmt: skip
     workers = blocks.check_executor(executor, workers)
     if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
@@ -155,11 +180,22 @@ def _finish(run: Run, outcome: Outcome, repeat: Callable[[Run], Outcome]) -> Pat
     message = "all paths came to the end"
     if not outcome.complete:
         message = f"interrupted: {n} of {run.n_paths} paths came to the end"
+    place = None if run.out is None else run.out.partial
+    if run.out is not None and not outcome.complete:
+        run.out.shorten(n)
+        message += f"; their states are in {place}"
     if n_bad:
         message = _bad_paths(run, outcome, n_bad)
+        if run.out is not None and (run.on_nonfinite == "raise" or not outcome.complete):
+            message += f"; the states are in {place}"
         if run.on_nonfinite == "raise":
             raise NonFiniteError(message)
         warnings.warn(message, RuntimeWarning, stacklevel=3)
+    if run.out is not None and outcome.complete:
+        place = run.out.finish()
+        if place != run.out.path:
+            message += f"; {run.out.path} was made by somebody else meanwhile, the states are in {place}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
     reductions = [
         reduction.result([part.reductions[i] for part in outcome.parts], run.times, run.state_shape)
         for i, reduction in enumerate(run.reduce)
@@ -178,12 +214,19 @@ def _finish(run: Run, outcome: Outcome, repeat: Callable[[Run], Outcome]) -> Pat
             raise KeyboardInterrupt("the paths were being simulated again, because reduce= kept none of them")
         return _shaped(run, repeated)
 
-    return Paths(
+    states: Callable[[], Any] = again if run.reduce else kept
+    if run.out is not None and place is not None:
+        final = np.zeros((0, run.d), run.dtype) if outcome.final is None else outcome.final
+        states = _InFile(run.out, place, n, None if run.ends else final.reshape(n, *run.state_shape))
+    paths = Paths(
         t=run.times, reductions=reductions, seed=run.seed, first_path=run.first_path, n_paths=n,
         method=run.scheme.name, success=outcome.complete and not n_bad, message=message,
         law_only=run.scheme.law_only, steps_taken=_counted(outcome, 0), steps_rejected=_counted(outcome, 1),
-        _states=again if run.reduce else kept,
+        _states=states,
     )  # fmt: skip
+    if run.out is not None:
+        _ = paths.x  # a map that is open survives that its file is moved
+    return paths
 
 
 def _counted(outcome: Outcome, row: int) -> np.ndarray | None:
@@ -210,6 +253,7 @@ def _bad_paths(run: Run, outcome: Outcome, n_bad: int) -> str:
         increments=None if run.increments is None else run.increments[row : row + 1],
         records=np.arange(run.n_steps + 1),
         reduce=[],
+        out=None,
         on_nonfinite="ignore",
         stop=np.zeros(1, np.uint8),
     )
