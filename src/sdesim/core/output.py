@@ -114,12 +114,14 @@ class Output:
         return self.path
 
     def shorten(self, n: int) -> None:
-        """Let the partial file say that it holds n rows; what others may still write behind them does no harm."""
+        """Let the partial file say that it holds n rows; what others may still write behind them does no harm.
+
+        It does not wait for the disk: this is part of the answer to Ctrl-C.
+        """
         prefix = self._prefix((n, *self.shape[1:]))
         assert len(prefix) == len(self._prefix(self.shape))  # NumPy leaves room for a longer or a shorter axis 0
         with open(self.partial, "rb+") as file:
             file.write(prefix)
-            os.fsync(file.fileno())
 
     def opened(self, path: pathlib.Path, n: int) -> np.ndarray:
         """The first n rows of the file, under the name that it has now: a read-only memory map."""
