@@ -193,3 +193,26 @@ def test_wrong_measurements():
         sde.greys((2, 2, 4))
     with pytest.raises(ValueError, match="guidance returned nan at row 0"):
         sde.sample(VP, lambda x, t: -x, 3, n_steps=4, dim=2, guidance=lambda x, t: np.nan * x)
+
+
+def rough(x, t):
+    """The score of N(0, ½² I), with an error in D that is small, and large in the derivative of D where t is large."""
+    wide = 0.25 + np.asarray(t) ** 2
+    return -x / wide + 0.15 * np.sin(3.0 * x / np.sqrt(wide)) / t**2
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_gradient_that_is_too_large_takes_the_mean_no_further_than_the_measurement(monkeypatch, bounded):
+    """As at a learned score; without the bound some samples end fifty away, or diverge."""
+    if not bounded:
+        monkeypatch.setattr("sdesim.generate.conditional._bounded", lambda through, moved, misfit: through)
+    matrix = np.eye(16)[:8]
+    observed = np.linspace(-0.5, 0.5, 8)
+    measurement = sde.LinearMeasurement(matrix, observed, noise=0.02, data_std=0.1)
+    run = {"method": "edm_heun", "n_steps": 30, "t_end": 0.02, "seed": 1, "guidance": measurement, "dim": 16}
+    try:
+        x = sde.sample(sde.EDM(), rough, 50, **run)
+        near = abs(x[:, :8] - observed).max() < 1.0  # the error of this D is of that size itself
+    except sde.errors.NonFiniteError:
+        near = False
+    assert near == bounded

@@ -10,7 +10,9 @@ x is taken for N(D, ρ² I), D the denoised mean and ρ² = r² s_d²/(r² + s_d
 
     ∇ log p(y | y′) = (∂D/∂y′)ᵀ Aᵀ (ρ² A Aᵀ + τ² I)⁻¹ (y − A D),     ∂D/∂y′ = I + r² ∂s/∂y′.
 
-That is exact for data that are N(m, s_d² I); elsewhere an approximation, best late in the sampling.
+That is exact for data that are N(m, s_d² I); elsewhere an approximation, best late in the sampling. There the gradient
+moves the denoised mean so that A D comes nearer to y, never beyond it. The derivative of a learned D can be many times
+too large where the noise is strong, so that it would: the gradient is shortened to what makes A D move by |y − A D|.
 """
 
 from typing import Any
@@ -134,7 +136,15 @@ class LinearMeasurement:
         v = np.asarray(pull, x.dtype)
         # vᵀ ∂D/∂y′ with ∂s_{y′}/∂y′ = α² ∂s/∂x, and ∇ₓ = ∇_{y′}/α
         through = v + ratio2 * alpha**2 * score.vector_jacobian(x, t, v)
-        return self.strength * through / alpha
+        # Tweedie: a change g of the score of y′ moves D by r² g
+        return self.strength * _bounded(through, ratio2 * through @ self.matrix.T, misfit) / alpha
+
+
+def _bounded(through: np.ndarray, moved: np.ndarray, misfit: np.ndarray) -> np.ndarray:
+    """The gradient, shortened in rows where A D would move by more than the misfit."""
+    far, wanted = (np.linalg.norm(part, axis=1, keepdims=True) for part in (moved, misfit))
+    kept = np.where(far > wanted, wanted / np.maximum(far, 1e-300), 1.0)
+    return through * np.asarray(kept, through.dtype)
 
 
 def greys(shape: tuple[int, int, int], weights: tuple[float, float, float] = (0.299, 0.587, 0.114)) -> np.ndarray:
