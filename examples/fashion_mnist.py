@@ -23,7 +23,7 @@ import numpy as np
 
 import sdesim as sde
 
-SIGMA_END, N_STEPS, GUIDANCE = 0.2, 14, 0.1
+SIGMA_END, N_STEPS, GUIDANCE = 0.2, 14, 0.05
 PROCESS = sde.EDM()
 
 
