@@ -12,45 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from ..targets.cells import ROWS, Block, Tangents
+from ..targets.cells import ROWS, Tangents
 from . import mixer_kernels, residual_kernels
+from .backbone_evaluation import BackboneEvaluator
 from .mixer_passes import PICTURES, MixerPasses
 from .passes import run
 
 
-class MixerEvaluator:
+class MixerEvaluator(BackboneEvaluator):
     """The buffers of one thread for one network."""
 
     def __init__(self, net: Any) -> None:
-        self.net, self.head, self.dtype = net, net.head, net.dtype
-        self.axes, self.principal = net.frame(self.dtype)
+        super().__init__(net)
         self.spreads = net.pixel_spreads(self.dtype, self.head)
-        self.centre = net.centre(self.head)
-        self.spread = self.dtype.type(self.head.spread)
         self.passes = MixerPasses(net.layout, net.parameters)
         self.bias = np.array(self.passes.weights.leave_bias)
-        self.frequencies = net.frequencies
-        self.levels, self.classes = np.zeros(ROWS, self.dtype), np.full(ROWS, -1)
-        cells = net.cells(self.dtype)
-        self.block = None if cells is None else Block(cells)
-        self.bent: Tangents | None = None
-        self.y, self.s = (np.zeros((ROWS, net.dim), self.dtype) for _ in range(2))
-        self.scales = np.ones((ROWS, 2), self.dtype)
-        # without a mixture no coordinate is a leading one
-        self.leading = np.zeros((ROWS, 0), self.dtype) if self.block is None else self.block.u
-        if self.block is not None:
-            self.block.scales = self.scales
-            if net.class_weights is not None:
-                self.block.kinds = self.classes
-        self.phases = [] if self.block is None else self.block.phases()
 
     # ---- the backbone
-
-    def _turned(self, v: np.ndarray) -> np.ndarray:
-        return v if self.axes is None else v @ self.axes
-
-    def _turned_back(self, v: np.ndarray) -> np.ndarray:
-        return v if self.axes is None else v @ self.axes.T
 
     def _blocks(self, rows: np.ndarray, t: Any, labels: np.ndarray, kept: bool = False) -> Iterator[slice]:
         """Where every block lies in the rows, with y, the noise levels and the backbone's s worked out."""

@@ -12,37 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from ..targets.cells import ROWS, Block, Tangents
+from ..targets.cells import ROWS, Tangents
 from . import residual_kernels
+from .backbone_evaluation import BackboneEvaluator
 from .passes import run
 from .residual_passes import ResidualPasses
 
 
-class ResidualEvaluator:
+class ResidualEvaluator(BackboneEvaluator):
     """The buffers of one thread for one network."""
 
     def __init__(self, net: Any) -> None:
-        self.net, self.head, self.dtype = net, net.head, net.dtype
-        self.axes, self.spreads = net.frame(self.dtype)
-        self.centre = net.centre(self.head)
-        self.spread = self.dtype.type(self.head.spread)
+        super().__init__(net)
+        self.spreads = self.principal
         self.passes = ResidualPasses(net.layout, net.parameters, None, ROWS)
         self.last_bias = np.array(self.passes.weights.leave_bias)
-        self.frequencies = net.frequencies
-        self.levels, self.classes = np.zeros(ROWS, self.dtype), np.full(ROWS, -1)
-        cells = net.cells(self.dtype)
-        self.block = None if cells is None else Block(cells)
-        self.bent: Tangents | None = None
-        self.y, self.s = (np.zeros((ROWS, net.dim), self.dtype) for _ in range(2))
-        self.scales = np.ones((ROWS, 2), self.dtype)
-        # without a mixture no coordinate is a leading one
-        self.leading = np.zeros((ROWS, 0), self.dtype) if self.block is None else self.block.u
-        self.slopes = self.leading if self.block is None else self.block.out
-        if self.block is not None:
-            self.block.scales = self.scales
-            if net.class_weights is not None:
-                self.block.kinds = self.classes
-        self.phases = [] if self.block is None else self.block.phases()
         self.forward = self.passes.forward()
         self.backward = self.passes.reverse() + self.passes.reach_inputs()
 
@@ -84,13 +68,6 @@ class ResidualEvaluator:
         found = self.s.copy()
         residual_kernels.correct(self.passes.out, self.last_bias, self.spreads, self.scales, found, 0, ROWS)
         return self._turned_back(found)[:n]
-
-    def _turned(self, v: np.ndarray) -> np.ndarray:
-        v = np.asarray(v, self.dtype)
-        return v if self.axes is None else v @ self.axes
-
-    def _turned_back(self, v: np.ndarray) -> np.ndarray:
-        return v if self.axes is None else v @ self.axes.T
 
     def _hessian(self, v: np.ndarray, noise: np.ndarray, wide: np.ndarray) -> np.ndarray:
         """The derivative of the backbone's score along v, in principal coordinates."""
