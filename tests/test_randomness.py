@@ -85,7 +85,7 @@ N_TAILS = 40_000_000
 
 
 def tails(dtype, change=lambda z: z, seed=3):
-    """p-values of the counts beyond ±4, ±4.5 and ±5, where of 4·10⁷ normals 2534, 272 and 23 should be; each side too."""
+    """p-values of the counts beyond ±4, ±4.5 and ±5, where of 4·10⁷ normals 2534, 272 and 23 are right; and a side."""
     counts, n = np.zeros((2, len(LEVELS)), int), 2**20
     draws = normals.DRAWS[np.dtype(dtype)]
     for k in range(N_TAILS // n):
