@@ -164,7 +164,7 @@ def expect(
         is_antithetic(process, scheme), checks.seed(seed), checks.dtype(dtype), executor,
         blocks.check_executor(executor, workers),
     )  # fmt: skip
-    bar = blocks.progress_bar(progress, 0, " steps")
+    bar = blocks.progress_bar(checks.progress(progress), 0, " steps")
     try:
         return _refine(sampler, tolerance, confidence, max_levels, bar)
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import blocks
+from .core import blocks, checks
 from .core.output import Output
 from .core.zarr_output import component_names
 from .errors import NonFiniteError
@@ -190,8 +190,7 @@ def simulate(
         on_nonfinite=on_nonfinite, out=out,
     )  # fmt: skip
     workers = blocks.check_executor(executor, workers)
-    if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
-        raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
+    checks.progress(progress)
     warn_of_times(run)
     again = functools.partial(execute, executor=executor, workers=workers, progress=progress)
     return _finish(run, again(run), again)

@@ -91,6 +91,7 @@ def log_likelihood(
         n_steps = checks.integer("n_steps", n_steps, minimum=1)
     tolerance = 1e-5 if rtol is None else checks.real("rtol", rtol, above=0.0)
     seed = checks.seed(seed)
+    checks.progress(progress)
     classes = check_labels(score, labels, n)
     found = np.empty(n)
     stop = np.zeros(1, np.int64)

@@ -167,6 +167,7 @@ def sample(
     kind = checks.dtype(dtype if dtype is not None else getattr(score, "dtype", np.float64))
     first_path = checks.integer("first_path", first_path, minimum=0)
     n_workers = blocks.check_executor(executor, workers)
+    checks.progress(progress)
     if rtol is not None:
         if method != "probability_flow":
             raise ValueError(f"rtol belongs to method='probability_flow', {method} takes n_steps")

@@ -154,6 +154,7 @@ def fit_energy(
     moves = checks.integer("n_steps", n_steps, minimum=1)
     seed = checks.seed(seed)
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head = Head(centre=points.mean, spread=points.spread) if standardize else net.head
     unit = points.spread**2
     first = (0.1 if sampler == "mala" else 0.01) * unit

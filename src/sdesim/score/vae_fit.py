@@ -104,6 +104,7 @@ def fit_vae(
     batch = checks.integer("batch_size", batch_size, minimum=1)
     seed = checks.seed(seed)
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head = Head(centre=points.mean, spread=points.spread) if standardize else vae.head
     learner: Any = Bound(vae.with_parameters(vae.parameters, head=head), batch)
     adam = Adam(
