@@ -11,8 +11,14 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for ``--dist loadgroup``: a file compiles its kernels once, examples run in processes of their own."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Groups for ``--dist loadgroup``: a file compiles its kernels once, examples run in processes of their own.
+
+    Batteries of others take a minute and find nothing new in the same code: they run where they are asked for.
+    """
+    asked = "battery" in config.getoption("markexpr")
     for item in items:
+        if item.get_closest_marker("battery") and not asked:
+            item.add_marker(pytest.mark.skip(reason="a battery of others; ask for it by -m battery"))
         if item.path.name != "test_examples.py":
             item.add_marker(pytest.mark.xdist_group(item.path.name))

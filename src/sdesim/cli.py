@@ -1,4 +1,4 @@
-"""The command line: ``sdesim demo | sample | bench | doctor | cache``; a thin caller of the library.
+"""The command line: ``sdesim demo | sample | random | bench | doctor | cache``; a thin caller of the library.
 
 Exit codes: 0 all right, 1 a claim or a check failed, 2 wrong usage, 130 interrupted.
 """
@@ -15,28 +15,46 @@ from typing import Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    debug = False
     try:
+        options = _parse(arguments)
+        debug = options.debug
         code: int = options.run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # the reader has gone (`| head`): nothing is left to say, also not at interpreter shutdown
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone (`| head`): nothing is left to say
+        _say_no_more()
         return 0
     except Exception as error:
-        if options.debug:
+        if debug:
             raise
         print(f"sdesim: {type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, OSError):  # standard output itself may be a full disk
+            _say_no_more()
         return 1
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # the help that was asked for, while a broken pipe can still be met
+        raise
+
+
+def _say_no_more() -> None:
+    """Let what is still in the buffer go nowhere, or the interpreter would complain of it at its shutdown."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _parser() -> argparse.ArgumentParser:
-    from . import __version__
+    from . import __version__, random_pipe
 
     parser = argparse.ArgumentParser(prog="sdesim", description="stochastic processes from every side")
     parser.add_argument("--version", action="version", version=f"sdesim {__version__}")
@@ -59,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--t-end", type=float, help="where to stop and denoise; unless given, at a sixth of the spread")
     sample.add_argument("--seed", type=int, help="one seed, one picture")
     sample.set_defaults(run=_sample)
+
+    random_pipe.add(commands)
 
     bench = commands.add_parser("bench", help="how many steps a second this machine makes")
     bench.add_argument("--paths", type=int, default=100_000)

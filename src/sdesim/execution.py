@@ -84,7 +84,7 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
     limit = 16384 if states else 65536
     shares = 1 if workers == 1 else 4 * workers  # shares small enough for cores to end together
     size = min(limit, max(LANES, run.n_paths // shares))
-    plan = blocks.cut(run.first_path, run.n_paths, size)
+    plan = blocks.cut(run.first_path, run.n_paths, size if run.out is None else run.out.block(size))
     if run.out is not None:
         run.out.create()
     try:
@@ -125,8 +125,9 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     rows = slice(block.offset, block.offset + n)
     final, saved = np.empty((n, d), run.dtype), None
     if run.out is not None:
-        place = run.out.rows(block.offset, n).reshape(n, len(run.records), d)
-        final, saved = (place[:, 0], None) if _final_only(run) else (final, place)
+        place = run.out.rows(block.offset, n)
+        states_of_all = place.reshape(n, len(run.records), d)
+        final, saved = (states_of_all[:, 0], None) if _final_only(run) else (final, states_of_all)
     elif storage is not None:
         final = storage[0][rows]
         saved = None if storage[1] is None else storage[1][rows]
@@ -150,6 +151,8 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     for part in parts:
         if hasattr(part, "close"):
             part.close()
+    if run.out is not None and not run.stop[0]:
+        run.out.put(block.offset, place)
     keep = storage is None and not run.reduce and run.out is None
     end = keep or (run.out is not None and not run.ends)
     return Part(
