@@ -29,6 +29,7 @@ class Format(NamedTuple):
 
 
 NAMES = ("fp32", "tf32", "fp16", "bf16")
+LARGEST16 = 65504.0  # of a float16
 _FLOAT32, _FLOAT16, _BFLOAT16 = 0, 2, 14
 _SUM32, _SUM_TF32 = 68, 77
 
@@ -42,7 +43,7 @@ def widened(v):
 @njit(inline="always")
 def narrowed(x):
     """A float32 as the bits of the nearest bfloat16, ties to even."""
-    w = f32_bits(x)
+    w = f32_bits(F32(x))
     rounded = U32(U32(w + _HALF) + U32(U32(w >> _S16) & _ONE))
     return U16(U32(rounded >> _S16)) if x == x else _NAN16
 
@@ -80,12 +81,13 @@ def of(name: str) -> Format:
 
 
 def to_host_format(array: np.ndarray, name: str) -> np.ndarray:
-    """An array of float32 in a format, rounded to nearest."""
+    """An array of float32 in a format, rounded to nearest; infinite where a number is beyond it."""
     array = np.ascontiguousarray(array, np.float32)
     if name == "bf16":
         bits = array.view(np.uint32).astype(np.uint64)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(U16)
-    return array.astype(of(name).dtype)
+    with np.errstate(over="ignore"):
+        return array.astype(of(name).dtype)
 
 
 def from_host_format(array: np.ndarray, name: str) -> np.ndarray:

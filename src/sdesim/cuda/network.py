@@ -95,6 +95,12 @@ class Resident:
 
     def __init__(self, network: Network, program: Program, form: Any) -> None:
         self.program, self.form, self.dim = program, form, len(network.centre)
+        largest = max(float(abs(w).max()) for w in network.weights)
+        if form.name == "fp16" and not largest <= formats.LARGEST16:
+            raise ValueError(
+                f"the network has weights up to {largest:.3g}, beyond float16 ({formats.LARGEST16:g}); give "
+                "precision='bf16' or 'fp32'"
+            )
         self.weights = [_upload(formats.to_host_format(w, form.name)) for w in network.weights]
         first = np.ascontiguousarray(network.first, np.float32).reshape(-1, network.first.shape[-1])
         hidden = [np.ascontiguousarray(b, np.float32)[None] for b in network.biases[:-1]]

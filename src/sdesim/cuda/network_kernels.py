@@ -72,10 +72,8 @@ def normal(seed, first_path, row, column, purpose, block, lane):
     path = U64(U64(first_path) + U64(row))
     counter = U64(U64(U64(purpose) << _S24) | U64(column))
     a, b, c, d = philox(U64(block), counter, path & _LOW, path >> _S32, seed & _LOW, seed >> _S32)
-    if lane < 2:
-        first, second = pair32(U32(a & _LOW), U32(b & _LOW))
-    else:
-        first, second = pair32(U32(c & _LOW), U32(d & _LOW))
+    radius, angle = (a, b) if lane < 2 else (c, d)
+    first, second = pair32(U32(radius & _LOW), U32(angle & _LOW))
     return second if lane & 1 else first
 
 

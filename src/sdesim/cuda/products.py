@@ -10,6 +10,8 @@ import functools
 import warnings
 from typing import Any
 
+import numpy as np
+
 from ..errors import DeviceError
 from . import backend
 from .backend import cuda
@@ -72,7 +74,7 @@ class Cublas:
         self._check(self.library.cublasCreate_v2(ctypes.byref(self.handle)), "cublasCreate")
         # memory of our own, so that no call of cuBLAS allocates while a graph is recorded
         with backend.explained("give a smaller batch"):
-            self.workspace = cuda.device_array(_WORKSPACE, "uint8")
+            self.workspace = _room()
         self.one, self.zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
         self.stream: int | None = None
 
@@ -111,6 +113,10 @@ class Cublas:
         with contextlib.suppress(Exception):
             if self.handle:
                 self.library.cublasDestroy_v2(self.handle)
+
+
+def _room() -> Any:
+    return cuda.device_array(_WORKSPACE, np.uint8)
 
 
 def _address(array: Any) -> ctypes.c_void_p:
