@@ -90,6 +90,14 @@ class Evaluator:
             return (*(kind.type(value) for value in found), shift)
         return (*(np.asarray(value, kind)[:, None] for value in found), shift)
 
+    def shifts(self, levels: np.ndarray) -> np.ndarray:
+        """The first layer's bias at every noise level, features and all, (n, width)."""
+        found = np.empty((len(levels), len(self.shift)), self.dtype)
+        for row, level in zip(found, levels.tolist(), strict=True):
+            self._fold(level)
+            row[:] = self.shift
+        return found
+
     def _fold(self, level: Any) -> None:
         """The first layer's bias at one noise level."""
         self.shift[:] = self.b[0]
