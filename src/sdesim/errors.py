@@ -19,3 +19,7 @@ class TrainingError(RuntimeError):
     def __init__(self, message: str, fit: object = None) -> None:
         super().__init__(message)
         self.fit = fit
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be gone on from: it is damaged, in use, or of a different run; the message says which."""
