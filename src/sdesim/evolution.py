@@ -131,16 +131,16 @@ def evolve_density(
     start = averages(p0, grid)
     if (grid.dim > 1) != (method == "splitting") and method != "auto":
         raise ValueError(f"method {method!r} is for {'one dimension' if grid.dim > 1 else 'several dimensions'}")
-    kept = None
-    if checkpoint is not None:
-        kept = Checkpoint(checkpoint, "density", identity.settings(
-            process=process, p0=start, grid=grid.edges, t_span=(t0, t1), save=times, rtol=tolerance, boundary=boundary,
-            method=method, n_steps=steps, richardson=bool(richardson),
-        ))  # fmt: skip
-    with kept or nullcontext():
-        problem = _Problem(
-            process, p0, start, grid, t0, times, tolerance, steps, richardson, progress, Marks(kept)
-        )  # fmt: skip
+    with Checkpoint(checkpoint, "density") if checkpoint is not None else nullcontext() as kept:
+        found = None
+        if kept is not None:
+            settings = identity.settings(
+                process=process, p0=start, grid=grid.edges, t_span=(t0, t1), save=times, rtol=tolerance,
+                boundary=boundary, method=method, n_steps=steps, richardson=bool(richardson),
+            )  # fmt: skip
+            found = kept.begin(settings)
+        marks = Marks(kept, found)
+        problem = _Problem(process, p0, start, grid, t0, times, tolerance, steps, richardson, progress, marks)
         return _evolve_line(problem, boundary, method) if grid.dim == 1 else _evolve_box(problem, boundary)
 
 
@@ -276,14 +276,15 @@ def _solve(
     t0, times, tolerance, solve = problem.t0, problem.times, problem.tolerance, problem.marks.solve
     if method == "characteristics":
         sides = (coefficients.low, coefficients.high)
-        return solve(advection.transport, coefficients.drift, coefficients.grid, sides, m, t0, times, tolerance, report)
+        shape, drift = m.shape, coefficients.drift
+        return solve(advection.transport, shape, drift, coefficients.grid, sides, m, t0, times, tolerance, report)
     if method == "cf14":
         at = coefficients.at(t0)
-        return solve(steppers.rational_exponential, at, m, t0, times, 0.01 * tolerance, report, least)
+        return solve(steppers.rational_exponential, m.shape, at, m, t0, times, 0.01 * tolerance, report, least)
     step = None if problem.n_steps is None else (times[-1] - t0) / problem.n_steps
     given: dict[str, Any] = {"constant": constant} if method == "tr_bdf2" else {"least": least}
     stepper = steppers.tr_bdf2 if method == "tr_bdf2" else magnus.magnus
-    return solve(stepper, coefficients, m, t0, times, 0.1 * tolerance, report, fixed_step=step, **given)
+    return solve(stepper, m.shape, coefficients, m, t0, times, 0.1 * tolerance, report, fixed_step=step, **given)
 
 
 def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float, t1: float) -> tuple[str, bool]:
@@ -337,7 +338,7 @@ def _evolve_box(problem: _Problem, boundary: Any) -> Density:
                 steps = results[0].steps if results else None
                 results.append(
                     problem.marks.solve(
-                        splitting.evolve, coefficients, m, t0, times, 0.1 * problem.tolerance, bar(k),
+                        splitting.evolve, m.shape, coefficients, m, t0, times, 0.1 * problem.tolerance, bar(k),
                         n_steps=problem.n_steps, halved=steps,
                     )
                 )  # fmt: skip

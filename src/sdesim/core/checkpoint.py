@@ -42,20 +42,20 @@ class Checkpoint:
     Parameters
     ----------
     path : where the file is, or is to be.
-    kind : what is run ("paths", "training", …).
-    settings : everything that decides the bits of the result.
+    kind : what is run ("simulation", "training", …).
     """
 
-    def __init__(self, path: Any, kind: str, settings: dict[str, Setting]) -> None:
-        self.path = checked_path(path)
-        library = getattr(sys.modules[__package__.partition(".")[0]], "__version__", "")
-        self.kind, self.settings = kind, {**settings, "stream_version": stream.VERSION, "sdesim": library}
-        self._shown = os.fspath(path)
+    def __init__(self, path: Any, kind: str) -> None:
+        self.path, self.kind = checked_path(path), kind
+        self.settings: dict[str, Setting] = {}
+        self.shown = os.fspath(path)
+        self._found: tuple[dict[str, Any], Arrays] | None = None
+        self._looked = False
         self._trusted = True  # the file at the path, if there is one, is worth keeping as the previous one
         self._fresh = True  # nothing was found at the path: a previous file is none of this run
         self._last, self._cost, self._warned = time.monotonic(), 0.0, False
         self._signals = _Signals()
-        self._lock = _Lock(self.path.with_name(self.path.name + ".lock"), self._shown)
+        self._lock = _Lock(self.path.with_name(self.path.name + ".lock"), self.shown)
 
     @property
     def previous(self) -> pathlib.Path:
@@ -80,22 +80,50 @@ class Checkpoint:
 
     # ---- reading
 
-    def read(self) -> Arrays | None:
-        """What the run goes on from, or None where it starts.
+    def begin(self, settings: dict[str, Setting]) -> Arrays | None:
+        """What a run of these settings goes on from, or None where it starts.
+
+        ``settings`` are all that decide the bits of the result; the versions are added here.
 
         Raises
         ------
         CheckpointError
             Where the file is of another run, or is damaged and there is no previous one.
         """
-        if not self.path.exists():
+        library = getattr(sys.modules[__package__.partition(".")[0]], "__version__", "")
+        self.settings = {**settings, "stream_version": stream.VERSION, "sdesim": library}
+        self._look()
+        if self._found is None:
             return None
-        self._fresh = False
+        found, arrays = self._found
+        self._found = None
+        self._compare(found)
+        return arrays
+
+    def seed(self, seed: Any) -> Any:
+        """The seed given, or for None that of the run in the file, where there is one."""
+        self._look()
+        return self._found[0].get("seed") if seed is None and self._found is not None else seed
+
+    def wrong(self, what: str) -> CheckpointError:
+        """The error that says what is wrong with the content."""
+        said = f"checkpoint {self.shown} has {storage.brief(what)}; give another file, or delete this one"
+        return CheckpointError(said)
+
+    def _look(self) -> None:
+        if self._looked or not self.path.exists():
+            self._looked = True
+            return
+        self._looked, self._fresh = True, False
         try:
-            found = storage.read(self.path)
+            kind, settings, arrays = storage.read(self.path)
         except (ValueError, OSError) as error:
-            found = self._from_previous(error)
-        return self._compared(*found)
+            kind, settings, arrays = self._from_previous(error)
+        if kind != self.kind:
+            raise CheckpointError(
+                f"checkpoint {self.shown} holds a {storage.brief(kind)}, not a {self.kind}; give another file"
+            )
+        self._found = settings, arrays
 
     def _from_previous(self, error: Exception) -> tuple[str, dict[str, Any], Arrays]:
         self._trusted = False
@@ -103,34 +131,29 @@ class Checkpoint:
             found = storage.read(self.previous)
         except (ValueError, OSError):
             raise CheckpointError(
-                f"checkpoint {self._shown}: {storage.brief(error)}; there is no previous one, delete it to start again"
+                f"checkpoint {self.shown}: {storage.brief(error)}; there is no previous one, delete it to start again"
             ) from None
         warnings.warn(
-            f"checkpoint {self._shown}: {storage.brief(error)}; the run goes on from the one before it, "
+            f"checkpoint {self.shown}: {storage.brief(error)}; the run goes on from the one before it, "
             f"{self.previous.name}",
             RuntimeWarning,
             stacklevel=4,
         )
         return found
 
-    def _compared(self, kind: str, settings: dict[str, Any], arrays: Arrays) -> Arrays:
-        if kind != self.kind:
-            raise CheckpointError(
-                f"checkpoint {self._shown} holds a {storage.brief(kind)}, not a {self.kind}; give another file"
-            )
+    def _compare(self, found: dict[str, Any]) -> None:
         missing = "nothing"
         differing = [
-            f"{name} {settings.get(name, missing)} != {self.settings.get(name, missing)}"
-            for name in {**self.settings, **settings}
-            if _differ(settings.get(name, missing), self.settings.get(name, missing))
+            f"{name} {found.get(name, missing)} != {self.settings.get(name, missing)}"
+            for name in {**self.settings, **found}
+            if _differ(found.get(name, missing), self.settings.get(name, missing))
         ]
         if differing:
             named = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise CheckpointError(
-                f"checkpoint {self._shown} belongs to a different run: {storage.brief(named)}; give another file, or "
+                f"checkpoint {self.shown} belongs to a different run: {storage.brief(named)}; give another file, or "
                 "delete this one"
             )
-        return arrays
 
     # ---- writing
 
@@ -152,7 +175,7 @@ class Checkpoint:
             if not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"checkpoint {self._shown} could not be written ({error}); the run goes on, what is there stays",
+                    f"checkpoint {self.shown} could not be written ({error}); the run goes on, what is there stays",
                     RuntimeWarning,
                     stacklevel=3,
                 )
@@ -206,21 +229,6 @@ def checked_path(path: Any) -> pathlib.Path:
     except OSError as error:
         raise PermissionError(f"checkpoint {shown} cannot be written into {target.parent}: {error.strerror}") from None
     return target
-
-
-def check_arrays(path: Any, arrays: Arrays, wanted: dict[str, tuple[np.dtype, tuple[int | None, ...]]]) -> None:
-    """Raise CheckpointError unless every array is there, of its type and shape (None: of any length), and finite."""
-    for name, (kind, shape) in wanted.items():
-        problem = ""
-        if name not in arrays:
-            problem = f"no {name}"
-        else:
-            array = arrays[name]
-            fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-            if array.dtype != kind or not fits:
-                problem = f"{name} of shape {array.shape} and type {array.dtype}, expected {shape} and {kind}"
-        if problem:
-            raise CheckpointError(f"checkpoint {path} has {problem}; give another file, or delete this one")
 
 
 def _differ(a: Any, b: Any) -> bool:

@@ -43,6 +43,11 @@ class Mark:
         if self._keep is not None:
             self._keep()
 
+    @property
+    def moved(self) -> bool:
+        """Whether a step has been taken."""
+        return self._last is not None
+
     def reached(self, times: Sequence[float]) -> tuple[list[float], np.ndarray, np.ndarray] | None:
         """The saved times that were reached and the time of the last step, and what there is of them; None of nothing.
 

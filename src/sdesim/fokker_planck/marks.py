@@ -17,9 +17,8 @@ MOST = 2  # grids
 class Marks:
     """What has been solved, and where the evolution on the next grid is."""
 
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, checkpoint: Checkpoint | None, found: Numbers | None) -> None:
         self.checkpoint = checkpoint
-        found = None if checkpoint is None else checkpoint.read()
         self._found: Numbers = {} if found is None else found
         results = (self._group(f"{k}.") for k in range(MOST))
         self._results = [_result(numbers) for numbers in results if numbers]
@@ -36,16 +35,22 @@ class Marks:
             self._found, self._results, self.method = {}, [], method
         self._given = 0
 
-    def solve(self, solver: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """The evolution on the next grid by a stepper, or what the checkpoint has of it."""
+    def solve(self, solver: Callable[..., Any], shape: tuple[int, ...], *arguments: Any, **named: Any) -> Any:
+        """The evolution on the next grid, of that shape, by a stepper; or what the checkpoint has of it."""
         if self._given == len(self._results):
-            keep = None if self.checkpoint is None else self._keep
-            self.now, self._found, self._changed = Mark(keep, self._group("at.") or None), {}, True
+            keep, found = None if self.checkpoint is None else self._keep, self._group("at.") or None
+            self.now, self._found, self._changed = Mark(keep, found), {}, True
             try:
+                if found is not None:
+                    _check(found, shape)
                 self._results.append(solver(*arguments, **named, mark=self.now))
             except KeyboardInterrupt:
                 self.write(wait=False)
                 raise
+            except (LookupError, TypeError, ValueError) as error:
+                if self.checkpoint is None or found is None or self.now.moved:
+                    raise
+                raise self.checkpoint.wrong(f"a state that cannot be gone on from ({error})") from None
             self.now = Mark()
         self._given += 1
         return self._results[self._given - 1]
@@ -64,6 +69,17 @@ class Marks:
             arrays |= {f"at.{name}": a for name, a in self.now.arrays().items()}
         if arrays:
             self.checkpoint.write({**arrays, "method": np.array(self.method)}, wait=wait)
+
+
+def _check(found: Numbers, shape: tuple[int, ...]) -> None:
+    wanted = {"m": shape, "t": (), "rows": (len(found["rows"]), *shape), "walls": (len(found["rows"]), *_sides(shape))}
+    for name, expected in wanted.items():
+        if found[name].shape != expected or not np.isfinite(found[name]).all():
+            raise ValueError(f"{name} has shape {found[name].shape}, expected finite numbers of shape {expected}")
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (len(shape), 2) if len(shape) > 1 else (2,)
 
 
 def _numbers(result: Any) -> Numbers:
