@@ -23,3 +23,15 @@ class TrainingError(RuntimeError):
     def __init__(self, message: str, fit: object = None) -> None:
         super().__init__(message)
         self.fit = fit
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be gone on from: it is damaged, in use, or of a different run; the message says which."""
+
+
+class WorkerError(RuntimeError):
+    """Workers died and the work cannot go on; where one block kills them: its number ``block``, its ``paths``."""
+
+    def __init__(self, message: str, block: int | None = None, paths: range | None = None) -> None:
+        super().__init__(message)
+        self.block, self.paths = block, paths

@@ -160,7 +160,7 @@ def _dispatcher(function: Any, known: dict[int, Any]) -> Any:
     _refuse_raise(function)
     _refuse_random(function)
     scope = dict(function.__globals__)
-    used = {n for n in cache._all_names(function.__code__) if isinstance(scope.get(n), python_types.FunctionType)}
+    used = {n for n in cache.all_names(function.__code__) if isinstance(scope.get(n), python_types.FunctionType)}
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     if used or any(isinstance(content, python_types.FunctionType) for content in cells):
         scope.update((name, _callee(scope[name], known)) for name in used)
