@@ -181,18 +181,109 @@ def test_an_error_of_a_coefficient_in_whole_array_steps_is_the_users_own():
         sde.simulate(process, 0.0, (0, 1), n_steps=10, n_paths=600, seed=0)
 
 
+# ---- results that are had already, and results to keep ------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_blocks_with_a_result_are_not_run_and_are_counted(executor):
+    plan, ran, seen = blocks.cut(100, 5000, 256), [], []
+
+    def task(block):
+        ran.append(block.offset)
+        return block.offset
+
+    def progress(done, total):
+        seen.append((done, total))
+
+    found = {number: -number for number in (0, 3, 4, len(plan) - 1)}
+    lent = Inline() if executor == "inline" else None
+    results, complete = blocks.run(task, plan, (), workers=2, found=found, progress=progress, executor=lent)
+    assert complete
+    assert results == [found.get(number, block.offset) for number, block in enumerate(plan)]
+    assert sorted(ran) == [block.offset for number, block in enumerate(plan) if number not in found]
+    assert seen[0] == (sum(plan[number].size for number in found), 5000)
+    assert seen[-1] == (5000, 5000)
+    everything = dict(enumerate(results))
+    assert blocks.run(task, plan, (), found=everything) == (results, True)
+    assert found == {number: -number for number in (0, 3, 4, len(plan) - 1)}  # the caller's own is left alone
+
+
+def test_keep_is_told_of_all_results_by_the_thread_that_waits():
+    plan, told = blocks.cut(0, 20 * LEAF, LEAF), []
+
+    def keep(results):
+        assert threading.current_thread() is threading.main_thread()
+        told.append(dict(results))
+
+    results, _ = blocks.run(slowly, plan, (0.002,), workers=3, found={7: "had"}, keep=keep)
+    assert [len(one) for one in told] == list(range(2, 21))
+    assert all(one[7] == "had" for one in told)
+    assert told[-1] == dict(enumerate(results))
+    assert all(value == results[number] for one in told for number, value in one.items())
+
+
+def test_keep_is_told_at_an_error_once_the_flag_is_up():
+    stop, told = np.zeros(1, np.uint8), []
+
+    def keep(results):
+        told.append((int(stop[0]), dict(results)))
+
+    with pytest.raises(ZeroDivisionError):
+        blocks.run(failing, blocks.cut(0, 9 * LEAF, LEAF), (4 * LEAF,), workers=1, stop=stop, keep=keep)
+    assert told[-1] == (1, {number: number * LEAF for number in range(4)})
+    assert [flag for flag, _ in told[:-1]] == [0] * 4
+
+
+def test_an_error_of_keep_is_raised_and_keep_not_called_again():
+    called = []
+
+    def keep(results):
+        called.append(len(results))
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        blocks.run(squares, blocks.cut(0, 9 * LEAF, LEAF), (1,), workers=1, keep=keep)
+    assert called == [1]
+
+
+def test_an_interruption_keeps_what_is_finished_out_of_order_too():
+    plan, told, stop = blocks.cut(0, 6 * LEAF, LEAF), [], np.zeros(1, np.uint8)
+    release = threading.Event()
+
+    def task(block):
+        if block.offset == 2 * LEAF:
+            release.wait(10)
+        return block.offset
+
+    def keep(results):
+        told.append((int(stop[0]), sorted(results)))
+        if len(results) == 5 and not stop[0]:
+            release.set()
+            raise KeyboardInterrupt
+
+    results, complete = blocks.run(task, plan, (), workers=2, stop=stop, keep=keep)
+    assert not complete
+    assert results[:2] == [0, LEAF]  # gapless
+    flag, kept = told[-1]
+    assert flag == 1
+    assert set(kept) >= {0, 1, 3, 4, 5}
+
+
 # ---- Ctrl-C -------------------------------------------------------------------------------------------------
 
 
-def interrupted(after, run):
-    """Send SIGINT ``after`` seconds into ``run()``; its result, and how long it took to answer."""
+def interrupted(after, run, once=None):
+    """Send SIGINT ``after`` seconds into ``run()``, or into what sets ``once``; its result, and how long it took."""
     sent = []
 
     def send():
+        if once is not None:
+            once.wait(10)
+            time.sleep(after)
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
-    timer = threading.Timer(after, send)
+    timer = threading.Timer(0.0 if once else after, send)
     timer.start()
     try:
         result = run()
@@ -282,7 +373,7 @@ class StoppedLate:
             return "whole"
         self.started.set()
         while not self.stop[0]:
-            pass
+            time.sleep(0)
         return "cut short"
 
 
@@ -294,6 +385,6 @@ def test_a_block_cut_short_by_the_flag_is_not_taken_for_finished():
         def run(late=late):
             return blocks.run(late.task, blocks.cut(0, 4 * LEAF, LEAF), (), workers=3, stop=late.stop)
 
-        (results, complete), _ = interrupted(0.02, run)
+        (results, complete), _ = interrupted(0.02, run, late.started)
         assert not complete
         assert results == ["whole"]

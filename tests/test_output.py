@@ -16,7 +16,7 @@ import pytest
 
 import sdesim as sde
 from sdesim import execution, preparation
-from sdesim.core import blocks, output
+from sdesim.core import blocks, executors, output
 from sdesim.errors import MemoryLimitError, NonFiniteError
 
 OU = sde.OrnsteinUhlenbeck(1.0, 0.3, 0.8)
@@ -206,8 +206,8 @@ def test_ctrl_c_leaves_the_finished_paths_under_the_partial_name(tmp_path, reduc
 
 @pytest.mark.parametrize("save", ["final", "all", [0.3]])
 def test_ctrl_c_before_the_first_path(tmp_path, save, monkeypatch):
-    monkeypatch.setattr(blocks, "_wait", lambda future: stopping(0)(0, 0))
-    monkeypatch.setattr(blocks.itertools, "takewhile", lambda *_: [])
+    monkeypatch.setattr(executors.Threads, "wait", lambda crew: stopping(0)(0, 0))
+    monkeypatch.setattr(executors.Threads, "done", lambda crew: dict)
     paths = run(save=save, out=tmp_path / "x.npy")
     assert paths.n_paths == 0
     assert paths.x.shape[0] == len(paths.final) == 0

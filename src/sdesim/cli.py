@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.set_defaults(run=_bench)
 
-    doctor = commands.add_parser("doctor", help="versions, cores, cache folder, and a check of the random stream")
+    doctor = commands.add_parser("doctor", help="versions, cores, cache folder, BLAS, GPU, and a check of the stream")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
 
@@ -189,16 +189,22 @@ def _doctor(options: argparse.Namespace) -> int:
 
     from . import __version__
     from .core import blocks, cache, philox, stream
+    from .cuda import backend
 
     versions = {"sdesim": __version__, "python": platform.python_version()}
     for name in ("numpy", "scipy", "numba", "llvmlite", "matplotlib", "tqdm"):
         versions[name] = metadata.version(name)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        versions[backend.PACKAGE] = metadata.version(backend.PACKAGE)
+    cuda, reason = backend.available()
     folder = cache.folder()
     findings = {
         "versions": versions,
         "platform": platform.platform(),
         "cores": blocks.available_cores(),
         "cache": str(folder) if folder else "none can be written; every process compiles anew",
+        "blas": _blas(),
+        "cuda": reason if cuda else f"no: {reason}",
         "stream_version": stream.VERSION,
         "stream_known_answer": philox.known_answer(),
     }
@@ -209,6 +215,16 @@ def _doctor(options: argparse.Namespace) -> int:
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             print(f"{name.replace('_', ' '):20s} {shown}")
     return 0 if findings["stream_known_answer"] == "ok" else 1
+
+
+def _blas() -> str:
+    """The BLAS that NumPy multiplies matrices with."""
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return "; ".join(f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in found) or "unknown"
 
 
 def _cache(options: argparse.Namespace) -> int:

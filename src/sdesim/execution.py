@@ -80,10 +80,7 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
-    states = not _final_only(run) and (run.out is not None or not run.reduce)
-    limit = 16384 if states else 65536
-    shares = 1 if workers == 1 else 4 * workers  # shares small enough for cores to end together
-    size = min(limit, max(LANES, run.n_paths // shares))
+    size = block_size(run, workers)
     plan = blocks.cut(run.first_path, run.n_paths, size if run.out is None else run.out.block(size))
     if run.out is not None:
         run.out.create()
@@ -101,6 +98,19 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
     n = sum(block.size for block in finished)
     final, saved = (None, None) if storage is None else (None if a is None else a[:n] for a in storage)
     return Outcome(finished, parts, complete, final, saved)
+
+
+def block_size(run: Run, workers: int) -> int:
+    """Paths of a block; nothing depends on it but how soon a block is done.
+
+    A block is small enough for cores to end together, for its states to be few, and for an interruption, or the loss
+    of its worker, to cost little: a tenth of a second in compiled steps, more where the steps are in Python.
+    """
+    states = not _final_only(run) and (run.out is not None or not run.reduce)
+    limit = 16384 if states else 65536
+    shares = 1 if workers == 1 else 4 * workers
+    steps = (2**22 if run.process.batch_only else 2**24) // (run.n_steps * run.d)
+    return max(LANES, min(limit, run.n_paths // shares, steps))
 
 
 def _joined(pieces: list[Any]) -> np.ndarray | None:

@@ -9,13 +9,13 @@ import concurrent.futures
 import itertools
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import checks, executors
 
 LEAF = 256
 
@@ -53,7 +53,7 @@ def check_executor(executor: Any, workers: Any) -> int:
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor must have submit(function, *args), got {type(executor).__name__}")
     if workers is None:
-        return int(getattr(executor, "_max_workers", None) or available_cores())
+        return executors.size_of(executor) or available_cores()
     return checks.integer("workers", workers, minimum=1)
 
 
@@ -67,63 +67,68 @@ def run(
     stop: np.ndarray | None = None,
     progress: Any = False,
     unit: str = " paths",
+    found: Mapping[int, Any] | None = None,
+    keep: Callable[[Mapping[int, Any]], None] | None = None,
 ) -> tuple[list[Any], bool]:
     """``task(block, *arguments)`` for every block: the results in the order of the blocks, and whether all were run.
 
+    ``found`` has results that are known, by the number of the block; these blocks are not run. ``keep`` is called by
+    this thread with all results so far, by number, whenever there are more of them, and a last time at an
+    interruption or an error, when the flag ``stop`` is up.
+
     On Ctrl-C the flag ``stop`` is raised (kernels look at it between steps), and the results of the blocks finished
     until then, a gapless run from the first, are returned.
+
+    An exception of a task is raised here. Where a worker process dies the blocks it had are run again, with one
+    RuntimeWarning; a block that kills every worker is named in a WorkerError (``executors``).
     """
+    results = dict(found or {})
     own = None
     if executor is None:
         executor = own = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="sdesim")
-    futures: list[Any] = []
+    shared = isinstance(executor, concurrent.futures.ThreadPoolExecutor)
     bar = progress_bar(progress, sum(block.size for block in blocks), unit)
+    crew: executors.Threads | None = None
+    complete = keeping = False
     try:
-        waited = 0
-        for block in blocks:
-            futures.append(executor.submit(task, block, *arguments))
-            if len(futures) - waited >= 4 * workers:
-                _wait(futures[waited])
-                bar.update(blocks[waited].size)
-                waited += 1
-        for block, future in zip(blocks[waited:], futures[waited:], strict=True):
-            _wait(future)
-            bar.update(block.size)
-        return [future.result() for future in futures], True
-    except KeyboardInterrupt:
-        # Asked before the flag is raised: what is done afterwards may have been cut short by it.
-        done = list(itertools.takewhile(lambda future: future.done(), futures))
-        if stop is not None:
-            stop[0] = 1
-        for future in futures[len(done) :]:
-            future.cancel()
-        return [future.result() for future in done], False
+        if results:
+            bar.update(sum(blocks[number].size for number in results))
+        kind = executors.Threads if shared else executors.Elsewhere
+        crew = kind(executor, workers, task, arguments, blocks, results, unit.strip())
+        while crew.busy:
+            crew.fill()
+            further = crew.wait()
+            if not further:
+                continue
+            bar.update(sum(blocks[number].size for number in further))
+            if keep is not None:
+                keeping = True
+                keep(results)
+                keeping = False
+        complete = True
+        return [results[number] for number in range(len(blocks))], True
     except BaseException as error:
+        # Asked before the flag is raised: what is done afterwards may have been cut short by it.
+        late = crew.done() if crew is not None else dict
         if stop is not None:
             stop[0] = 1
-        for future in futures:
-            future.cancel()
+        if crew is not None:
+            crew.cancel()
+        results.update(late())
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if keep is not None and (interrupted or not keeping):
+            keep(results)
+        if interrupted:
+            return [results[n] for n in itertools.takewhile(results.__contains__, range(len(blocks)))], False
         if isinstance(error, pickle.PicklingError | AttributeError) and "pickle" in str(error):
-            raise TypeError(
-                f"the work cannot be sent to the executor's processes ({error}); define its functions at "
-                "the top level of an importable module, or run on threads"
-            ) from None
+            raise executors.unsendable(error) from None
         raise
     finally:
         bar.close()
+        if crew is not None:
+            crew.close(complete)
         if own is not None:
             own.shutdown(wait=True, cancel_futures=True)
-
-
-def _wait(future: Any) -> None:
-    while True:
-        try:
-            # A wait with a time limit is woken by Ctrl-C on every platform.
-            future.result(timeout=0.1)
-            return
-        except concurrent.futures.TimeoutError:
-            if future.done():
-                raise
 
 
 class _Silent:
