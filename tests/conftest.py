@@ -56,3 +56,15 @@ def _no_device() -> str:
 def pytest_report_header() -> str:
     """Which kernels these tests run."""
     return f"CUDA: SDESIM_TEST_CUDA={MODE}, {_no_device() or 'a device'}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A cold cache folder, in a process that has neither loaded nor warned."""
+    from sdesim.core import cache
+
+    home = tmp_path / "cache"
+    monkeypatch.setenv("SDESIM_CACHE_DIR", str(home))
+    monkeypatch.setattr(cache, "_state", {"folder": None, "warned": False})
+    monkeypatch.setattr(cache, "_modules", {})
+    return home

@@ -16,6 +16,8 @@ from .errors import NonFiniteError
 from .execution import Outcome, execute, warn_of_times, work
 from .integrate import adaptive
 from .preparation import Run, check_memory, prepare
+from .processes.base import Process
+from .processes.plain import PlainProcess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +146,7 @@ def simulate(
     atol: float | None = None,
     progress: Any = False,
     on_nonfinite: str = "raise",
+    debug: bool = False,
 ) -> Paths:
     """Simulate paths of ``process`` from ``x0`` over ``t_span`` in ``n_steps`` equal steps, or in steps of their own.
 
@@ -179,13 +182,16 @@ def simulate(
     progress : True for a bar, or a function called as progress(done, total).
     on_nonfinite : "raise" a NonFiniteError that names the first bad path, step and time; "freeze" such paths at their
         last finite state; "ignore".
+    debug : True to run the process's formulas as plain Python, path by path: a thousand times slower, with indices
+        checked, ``print`` and breakpoints, and errors that name path, step and state. Paths are the same but for the
+        rounding of functions such as exp. Methods are those of whole-array steps.
 
     Returns
     -------
     Paths. After Ctrl-C, the paths that were finished, with ``success=False``.
     """
     run = prepare(
-        process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce, seed=seed,
+        _plain(process) if checks.truth("debug", debug) else process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce, seed=seed,
         dtype=dtype, first_path=first_path, increments=increments, boundary=boundary, rtol=rtol, atol=atol,
         on_nonfinite=on_nonfinite, out=out,
     )  # fmt: skip
@@ -194,6 +200,10 @@ def simulate(
     warn_of_times(run)
     again = functools.partial(execute, executor=executor, workers=workers, progress=progress)
     return _finish(run, again(run), again)
+
+
+def _plain(process: Any) -> Any:
+    return PlainProcess(process) if isinstance(process, Process) and not process.batch_only else process
 
 
 # ---- results --------------------------------------------------------------------------------------------------------

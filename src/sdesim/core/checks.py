@@ -114,6 +114,13 @@ def time_span(value: Any) -> tuple[float, float]:
     return t0, t1
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or False, and nothing that merely counts as one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def progress(value: Any) -> Any:
     """True, False, or a function of (done, total)."""
     if not isinstance(value, (bool, np.bool_)) and not callable(value):
