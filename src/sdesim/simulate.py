@@ -190,8 +190,10 @@ def simulate(
     -------
     Paths. After Ctrl-C, the paths that were finished, with ``success=False``.
     """
+    if checks.truth("debug", debug):
+        process = _plain(process)
     run = prepare(
-        _plain(process) if checks.truth("debug", debug) else process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce, seed=seed,
+        process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce, seed=seed,
         dtype=dtype, first_path=first_path, increments=increments, boundary=boundary, rtol=rtol, atol=atol,
         on_nonfinite=on_nonfinite, out=out,
     )  # fmt: skip
