@@ -1,4 +1,4 @@
-"""Numbers that leave their range: F8 paths that blow up, F9 requests beyond memory, F20 counters beyond 2³², denormals."""
+"""Numbers out of range: F8 paths that blow up, F9 requests beyond memory, F20 counters beyond 2³², denormals."""
 
 import time
 import tracemalloc
