@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -142,8 +143,11 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _writable(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the picture cannot be written into {folder}; pass --out")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"the picture cannot be written into {folder} ({error.strerror}); pass --out") from None
 
 
 def _bench(options: argparse.Namespace) -> int:
