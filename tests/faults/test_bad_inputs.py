@@ -515,7 +515,8 @@ NUMBERED = {
     46: ["samples fewer than none", "samples in no steps"],
     47: ["points of another dimension", "likelihood of another dimension"],
     48: [
-        "executor without submit", "samples from an executor that is none", "expectations from an executor that is none",
+        "executor without submit", "samples from an executor that is none",
+        "expectations from an executor that is none",
     ],
     49: ["checkpoint a folder", "network saved to a folder"],
     50: "test_cuda_without_a_device_says_what_is_missing",
