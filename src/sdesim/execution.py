@@ -104,12 +104,12 @@ def block_size(run: Run, workers: int) -> int:
     """Paths of a block; nothing depends on it but how soon a block is done.
 
     A block is small enough for cores to end together, for its states to be few, and for an interruption, or the loss
-    of its worker, to cost little: a tenth of a second in compiled steps, more where the steps are in Python.
+    of its worker, to cost little: some tenths of a second in compiled steps, seconds where the steps are in Python.
     """
     states = not _final_only(run) and (run.out is not None or not run.reduce)
     limit = 16384 if states else 65536
     shares = 1 if workers == 1 else 4 * workers
-    steps = (2**22 if run.process.batch_only else 2**24) // (run.n_steps * run.d)
+    steps = (2**22 if run.process.batch_only else 2**26) // (run.n_steps * run.d)
     return max(LANES, min(limit, run.n_paths // shares, steps))
 
 
