@@ -15,7 +15,7 @@ FLOORS = {
     "core": 0, "errors": 0,
     "integrate": 1, "fokker_planck": 1, "cuda": 1,
     "processes": 2, "targets": 2,
-    "simulate": 3, "preparation": 3, "execution": 3, "expect": 3, "compare": 3, "bind": 3,
+    "simulate": 3, "preparation": 3, "execution": 3, "keeping": 3, "expect": 3, "compare": 3, "bind": 3,
     "density": 3, "evolution": 3, "on_grid": 3, "starts": 3, "resolution": 3, "domain": 3, "adapted": 3,
     "arrival": 3, "passage": 3, "backward": 3, "grid_function": 3, "spectrum": 3, "entropy": 3,
     "score": 4, "generate": 4,

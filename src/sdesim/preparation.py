@@ -49,6 +49,7 @@ class Run:
     swap: bool = False  # and exchanges the members of each pair of them
     tolerances: tuple[float, float] = (0.0, 0.0)
     out: Output | None = None
+    sealed: bool = False  # blocks tell a checksum of the rows that they have written into the file
 
     @property
     def ends(self) -> bool:
@@ -117,14 +118,18 @@ class Part:
     counts: np.ndarray | None
     n_bad: int
     first_bad: int
+    digest: int | None = None  # of the rows in the output file, for runs with a checkpoint
 
 
 def prepare(
     process: Any, x0: Any, t_span: Any, *, n_steps: Any, n_paths: Any, method: Any, save: Any, reduce: Any, seed: Any,
     dtype: Any, first_path: Any, increments: Any, boundary: Any, rtol: Any, atol: Any, on_nonfinite: Any,
-    out: Any = None,
+    out: Any = None, begun: bool = False,
 ) -> Run:  # fmt: skip
-    """Check what was asked for and gather it; the arguments are those of ``simulate``."""
+    """Check what was asked for and gather it; the arguments are those of ``simulate``.
+
+    ``out`` may have been ``begun`` by an earlier run, which this one goes on from.
+    """
     if isinstance(process, type):
         name = process.__name__
         raise TypeError(f"process must be a process, and {name} is a class; make one: {name}(...)")
@@ -174,7 +179,7 @@ def prepare(
     if boundary is not None:
         boundary.check(d, None if hasattr(states, "sample") else states)
         _check_mirrors(process, boundary, np.asarray(sample, float).reshape(d), t0)
-    output = None if out is None else Output.at(out, (count, len(records), *state_shape), kind)
+    output = None if out is None else Output.at(out, (count, len(records), *state_shape), kind, begun=begun)
     if output is None and not reduce:
         check_memory(count, len(records), d, kind)
     elif output is not None and records[-1] != n_steps:
