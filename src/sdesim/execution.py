@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from .core.compile import LANES
 from .errors import NonFiniteError
 from .integrate import adaptive, batch, tiles
 from .integrate.reductions import Recorder, save_recorder
+from .keeping import Kept
 from .preparation import Part, Run, prepare
 
 
@@ -26,6 +28,7 @@ class Outcome:
     complete: bool
     final: np.ndarray | None
     saved: np.ndarray | None
+    placed: bool = False  # the output file was complete, under its name, before
 
     @property
     def n(self) -> int:
@@ -74,30 +77,38 @@ def warn_of_times(run: Run) -> None:
         )
 
 
-def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
-    """Run all blocks; the parts in their order."""
+def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept | None = None) -> Outcome:
+    """Run all blocks, but for those that a checkpoint has; the parts in their order."""
     if not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
-    size = block_size(run, workers)
+    size = block_size(run, workers) if kept is None else kept.block_size or block_size(run, workers)
     plan = blocks.cut(run.first_path, run.n_paths, size if run.out is None else run.out.block(size))
-    if run.out is not None:
-        run.out.create()
+    found = {} if kept is None else kept.begin(plan, size, storage)
+    placed = kept is not None and kept.placed
+    if run.out is not None and not placed:
+        if kept is not None and kept.reopened:
+            run.out.reopen()
+        else:
+            run.out.create()
     try:
         parts, complete = blocks.run(
-            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress
-        )
+            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,
+            found=found, keep=None if kept is None else kept.keep,
+        )  # fmt: skip
     except BaseException as error:
         if run.out is not None:
             error.add_note(f"what was written of {run.out.path.name} is in {run.out.partial}")
         raise
+    if kept is not None and complete:
+        kept.finish(parts)
     finished = plan[: len(parts)]
     if storage is None and (keep or run.out is not None):
         storage = _joined([part.final for part in parts]), _joined([part.saved for part in parts])
     n = sum(block.size for block in finished)
     final, saved = (None, None) if storage is None else (None if a is None else a[:n] for a in storage)
-    return Outcome(finished, parts, complete, final, saved)
+    return Outcome(finished, parts, complete, final, saved, placed)
 
 
 def block_size(run: Run, workers: int) -> int:
@@ -165,9 +176,11 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
         run.out.put(block.offset, place)
     keep = storage is None and not run.reduce and run.out is None
     end = keep or (run.out is not None and not run.ends)
+    digest = zlib.crc32(place.data) if run.sealed else None
     return Part(
-        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad
-    )
+        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad,
+        digest,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass

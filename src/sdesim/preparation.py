@@ -50,6 +50,7 @@ class Run:
     swap: bool = False  # and exchanges the members of each pair of them
     tolerances: tuple[float, float] = (0.0, 0.0)
     out: Output | None = None
+    sealed: bool = False  # blocks tell a checksum of the rows that they have written into the file
 
     @property
     def ends(self) -> bool:
@@ -130,14 +131,18 @@ class Part:
     counts: np.ndarray | None
     n_bad: int
     first_bad: int
+    digest: int | None = None  # of the rows in the output file, for runs with a checkpoint
 
 
 def prepare(
     process: Any, x0: Any, t_span: Any, *, n_steps: Any, n_paths: Any, method: Any, save: Any, reduce: Any, seed: Any,
     dtype: Any, first_path: Any, increments: Any, boundary: Any, rtol: Any, atol: Any, on_nonfinite: Any,
-    out: Any = None,
+    out: Any = None, begun: bool = False,
 ) -> Run:  # fmt: skip
-    """Check what was asked for and gather it; the arguments are those of ``simulate``."""
+    """Check what was asked for and gather it; the arguments are those of ``simulate``.
+
+    ``out`` may have been ``begun`` by an earlier run, which this one goes on from.
+    """
     if isinstance(process, type):
         name = process.__name__
         raise TypeError(f"process must be a process, and {name} is a class; make one: {name}(...)")
@@ -191,7 +196,7 @@ def prepare(
         process, scheme, states, state_shape, count, first_path, t0, t1, n_steps, records, reduce, seed, kind, given,
         on_nonfinite, np.zeros(1, np.uint8), records, boundary, watch, tolerances=tolerances,
     )  # fmt: skip
-    run.out = output = None if out is None else _output(run, out)
+    run.out = output = None if out is None else _output(run, out, begun)
     if output is None and not reduce:
         check_memory(count, len(records), d, kind)
     elif output is not None and records[-1] != n_steps:
@@ -199,13 +204,13 @@ def prepare(
     return run
 
 
-def _output(run: Run, out: Any) -> Output:
+def _output(run: Run, out: Any, begun: bool) -> Output:
     shape = (run.n_paths, len(run.records), *run.state_shape)
     if str(out).endswith(ZarrOutput.suffix):
         return ZarrOutput.at(
-            out, shape, run.dtype, times=run.times, about=run.attributes, first_path=run.first_path
+            out, shape, run.dtype, begun=begun, times=run.times, about=run.attributes, first_path=run.first_path
         )  # fmt: skip
-    return Output.at(out, shape, run.dtype)
+    return Output.at(out, shape, run.dtype, begun=begun)
 
 
 def _tolerances(scheme: Scheme, rtol: Any, atol: Any) -> tuple[float, float]:
