@@ -50,8 +50,8 @@ def total(a, b):
 
 @njit(inline="always", error_model="numpy")
 def changed(x, share, change):
-    """x + (share x + change)."""
-    return F32(x) + fma(F32(share), F32(x), F32(change))
+    """x + (share x + change); where nothing of x is left, it may be anything."""
+    return F32(change) if share == -1.0 else F32(x) + fma(F32(share), F32(x), F32(change))
 
 
 @njit(inline="always", error_model="numpy")
@@ -136,7 +136,7 @@ def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds
                         change = mad(size, z, change)
                         if last and keeps:
                             left = mad(keep[k, noise_at + r], z, left)
-                if keeps:
+                if keeps and c_kept != 0.0:
                     change = mad(c_kept, kept[i, j], change)
                 y = changed(before, c_state, change)
                 if last:
