@@ -85,7 +85,8 @@ def activation(phi: Any, form: Format) -> Any:
     """``kernel(h, bias, step, stride, offset)``: h ← φ(h + b), b row step·stride + offset of the biases."""
     load, store = form.load, form.store
 
-    @njit(error_model="numpy")
+    # a quotient to the last bit is for float32; what is kept to 11 bits takes the device's own, a third quicker
+    @njit(error_model="numpy", fastmath=False if form.name == "fp32" else {"afn", "arcp", "contract"})
     def activated(z, b):
         return phi(F32(z) + F32(b))
 
