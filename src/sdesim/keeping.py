@@ -24,7 +24,7 @@ def settings(run: Run) -> dict[str, identity.Setting]:
         process=run.process, x0=run.x0, n_paths=run.n_paths, first_path=run.first_path, t_span=(run.t0, run.t1),
         n_steps=run.n_steps, method=run.scheme.name, save=run.records, reduce=tuple(run.reduce), seed=run.seed,
         dtype=run.dtype.name, increments=run.increments, boundary=run.walls, tolerances=run.tolerances,
-        on_nonfinite=run.on_nonfinite, out=None if run.out is None else run.out.path.name,
+        on_nonfinite=run.on_nonfinite, out=None if run.out is None else run.out.path.name, device=run.device,
     )  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""The kernel of an ensemble: a thread a path, a block of threads a leaf of 256, the time loop inside.
+
+The states stand in ``x`` (d, columns), column i the path path0 + i; a thread has its own in registers between two
+recorded times (``steps``). The body is index arithmetic: in the simulator it runs in Python.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import cache
+from ..integrate.step_text import indented
+from . import backend
+from .steps import Model, Text
+
+_KERNEL = """\
+import math
+
+import numpy as np
+from numba import njit
+
+U32, U64 = np.uint32, np.uint64
+
+{functions}
+@cuda.jit
+def run(x, x0, many, first, last, path0, {arguments}, segments, saved, report):
+    lane = cuda.threadIdx.x
+    i = cuda.blockIdx.x * {threads} + lane
+    inside = first <= i and i < last
+    dead = False
+    if inside:
+        for j in range(x.shape[0]):
+            x[j, i] = x0[(i - first) * many, j]
+    for g in range(segments.shape[0]):
+        s0, n, kind, taken, record = segments[g, 0], segments[g, 1], segments[g, 2], segments[g, 3], segments[g, 4]
+        if inside and n > 0:
+{advance}
+        if record >= 0:
+{record}
+    if inside:
+        bad = dead
+        for j in range(x.shape[0]):
+            bad = bad or not math.isfinite(x[j, i])
+        if bad:
+            cuda.atomic.add(report, 0, 1)
+            cuda.atomic.min(report, 1, i - first)
+"""
+
+_SAVE = """\
+if inside and saved.shape[0] > 0:
+    for j in range(x.shape[0]):
+        saved[record, j, i] = x[j, i]
+"""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A module with the kernel ``run``, and the names of the arguments it takes between ``path0`` and ``segments``."""
+
+    module: Any
+    arguments: tuple[str, ...]
+    contract: bool
+    text: str
+
+    def __call__(self, blocks: int, *arguments: Any) -> None:
+        """Launch it, compiled at its first call."""
+        with backend.compiling(contract=self.contract):
+            self.module.run[blocks, backend.THREADS](*arguments)
+        if backend.simulated:
+            cache.keep(self.module)  # the functions, compiled for the CPU
+
+
+def kernel(model: Model) -> Kernel:
+    """The kernel of a process and a scheme; the same formulas give the same kernel."""
+    text = Text(model)
+    functions = text.source()
+    arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
+    names = {**text.names, "cuda": backend.cuda}
+    if arrays and backend.simulated:
+        names["_plain"] = backend.plain
+    given = ["_plain(q)" if name == "q" and "_plain" in names else name for name in text.arguments]
+    source = _KERNEL.format(
+        functions=functions, arguments=", ".join(text.arguments), threads=backend.THREADS,
+        advance=indented(_advance(text, given), 12), record=indented(_SAVE, 12),
+    )  # fmt: skip
+    module = cache.load(source, names)
+    return Kernel(module, tuple(text.arguments), model.fast, source)
+
+
+def _advance(text: Text, given: list[str]) -> str:
+    """The lines that take a thread's state over one segment."""
+    model = text.model
+    lines = ["for j in range(x.shape[0]):" if model.scalar else "if True:"]
+    state = ["x[j, i]"] if model.scalar else [f"x[{j}, i]" for j in range(model.d)]
+    dead = ["dead"] if model.freeze else []
+    behind = (["U32(j)"] if model.scalar else []) + ["path0", "i", *given, "s0", "n"]
+    target = ", ".join([*state, *dead])
+
+    def call(name: str, *more: str) -> str:
+        return f"{target} = {name}({', '.join([*state, *dead, *behind, *more])})"
+
+    if not model.scheme.law_only:
+        return "\n".join([*lines, "    " + call("advance")])
+    return "\n".join(
+        [*lines, "    if kind == 0:", "        " + call("advance"), "    else:",
+         "        " + call("advance_bits", "taken")]
+    )  # fmt: skip
