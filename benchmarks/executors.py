@@ -8,9 +8,9 @@
 bits    One hash each for paths, histograms, first passages and the samples of a network that was trained here, over the
         numbers of threads {1, 2, 3, 8}, sizes of blocks, and {our threads, a thread pool, spawned processes, Dask}.
 cost    A long simulation on two workers, in tasks that take half a second. "idle" is what the workers waited,
-        workers x seconds / seconds of work − 1, and the claim: at most 5 % on a Dask LocalCluster. "CPU" is the CPU time
-        of all processes together over that of one thread, − 1; Dask's event loops and profiler take some, for every
-        second that passes, so that it is an upper bound on a machine with other work.
+        workers x seconds / seconds of work − 1, and the claim: at most 5 % on a Dask LocalCluster. "CPU" is the CPU
+        time of all processes over that of one thread, − 1. Dask's event loops and its profiler take 0.12 CPU seconds
+        for every second that passes (two workers, also when they have nothing to do), which a busy machine draws out.
 deaths  A worker of two is killed (SIGKILL) after a fifth of the paths: the hash of the result, and the warnings.
 
 Dask's rows are left out where distributed is not installed (pip install "sdesim[dask]").
@@ -221,8 +221,8 @@ def deaths(quick: bool) -> list[dict[str, Any]]:
                 seconds = time.perf_counter() - start
         rows.append(
             {
-                "executor": name, "killed": len(killed), "seconds": seconds, "hash": found, "same": found == undisturbed,
-                "warnings": [str(warning.message) for warning in caught],
+                "executor": name, "killed": len(killed), "seconds": seconds, "same": found == undisturbed,
+                "hash": found, "warnings": [str(warning.message) for warning in caught],
             }
         )  # fmt: skip
     return rows
