@@ -117,7 +117,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path, objective):
     assert (rest.validation == whole.validation).all()
     again = sde.fit_score(small(), DATA, **options, checkpoint=path)  # finished: nothing is left to do
     assert (again.score.parameters == whole.score.parameters).all()
-    with pytest.raises(ValueError, match="learning_rate differ"):
+    with pytest.raises(ValueError, match=r"belongs to a different run: learning_rate 0.002 != 0.0001"):
         sde.fit_score(small(), DATA, **options, checkpoint=path, learning_rate=1e-4)
 
 

@@ -321,13 +321,13 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path):
     assert (rest.losses == whole.losses).all()
     assert (rest.score.parameters == whole.score.parameters).all()
     for changed in ({"label_drop": 0.3}, {"labels": 1 - CLASSES}):
-        with pytest.raises(ValueError, match="belongs to another training"):
+        with pytest.raises(ValueError, match="belongs to a different run: label"):
             sde.fit_score(net, DATA, **{**options, **changed}, checkpoint=path)
     other = sde.ResidualMLP(
         DIM, 20, 2, n_classes=2, n_components=4, seed=3, backbone=mixture(4, 2, DIM, seed=9), process=VP
     )  # fmt: skip
     assert (other.parameters == net.parameters).all()
-    with pytest.raises(ValueError, match="start differ"):
+    with pytest.raises(ValueError, match="different run: start"):
         sde.fit_score(other, DATA, **options, checkpoint=path)
 
 

@@ -36,6 +36,8 @@ class Density:
         The engine that was used.
     n_steps, n_rejected : int
         Steps (rational exponentials, implicit steps, steps along characteristics) taken and rejected.
+    success, message
+        Whether all of the time span was solved for, and if not, how far.
     """
 
     t: np.ndarray
@@ -47,12 +49,15 @@ class Density:
     method: str
     n_steps: int = 0
     n_rejected: int = 0
+    success: bool = True
+    message: str = ""
 
     def __repr__(self) -> str:
         name = type(self.process).__name__
         times = f"t = {self.t[0]:g}" if len(self.t) == 1 else f"{len(self.t)} times in [{self.t[0]:g}, {self.t[-1]:g}]"
         cells = " x ".join(map(str, self.grid.shape))
-        return f"Density({name}, {times}, {cells} cells, {self.method}, mass {self.mass[-1]:.6g})"
+        rest = "" if self.success else f", {self.message}"
+        return f"Density({name}, {times}, {cells} cells, {self.method}, mass {self.mass[-1]:.6g}{rest})"
 
     @property
     def final(self) -> np.ndarray:

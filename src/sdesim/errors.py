@@ -13,12 +13,20 @@ class MemoryLimitError(MemoryError):
     """The result would not fit into memory; the message proposes a smaller one."""
 
 
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says what is missing and what to do."""
+
+
 class TrainingError(RuntimeError):
     """A training ended in a loss that is no number; ``fit`` has the last good weights."""
 
     def __init__(self, message: str, fit: object = None) -> None:
         super().__init__(message)
         self.fit = fit
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be gone on from: it is damaged, in use, or of a different run; the message says which."""
 
 
 class WorkerError(RuntimeError):

@@ -18,19 +18,22 @@ conserves mass, and may undershoot zero where the coarse grid does not resolve; 
 the same process, binned on the same grid, have this density: that is what ``compare`` checks.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from .core import checks
+from .core import checks, identity
+from .core.checkpoint import Checkpoint
 from .density import Density
 from .fokker_planck import advection, magnus, splitting, steppers
 from .fokker_planck.boundary import Inflow, walls, walls_of_axes
 from .fokker_planck.box import BoxCoefficients
 from .fokker_planck.cells import coarsen
 from .fokker_planck.grid import Grid
+from .fokker_planck.marks import Marks
 from .fokker_planck.operator import Coefficients
 from .fokker_planck.stationary import stationary
 from .on_grid import box_coefficients, check_process, line_coefficients, need_constant
@@ -59,6 +62,7 @@ def evolve_density(
     n_steps: int | None = None,
     richardson: bool = False,
     progress: bool = False,
+    checkpoint: Any = None,
 ) -> Density:
     """Solve ∂p/∂t = −∇·(μ p) + ∇∇:(½σσᵀ p) for the density of a process from p0 over ``t_span``.
 
@@ -94,10 +98,15 @@ def evolve_density(
         does not resolve the density; see ``Density.minimum``.
     progress : bool
         Show a bar (tqdm).
+    checkpoint : path, optional
+        A file that is written every 30 s, on Ctrl-C and SIGTERM, and at the end; with it the same call goes on where it
+        was, to the same bits.
 
     Returns
     -------
     Density
+        After Ctrl-C that of the saved times that were reached and of the last step, with a warning and
+        ``success=False`` (KeyboardInterrupt with ``richardson``, which needs two grids).
 
     Raises
     ------
@@ -122,8 +131,17 @@ def evolve_density(
     start = averages(p0, grid)
     if (grid.dim > 1) != (method == "splitting") and method != "auto":
         raise ValueError(f"method {method!r} is for {'one dimension' if grid.dim > 1 else 'several dimensions'}")
-    problem = _Problem(process, p0, start, grid, t0, times, tolerance, steps, richardson, progress)
-    return _evolve_line(problem, boundary, method) if grid.dim == 1 else _evolve_box(problem, boundary)
+    with Checkpoint(checkpoint, "density") if checkpoint is not None else nullcontext() as kept:
+        found = None
+        if kept is not None:
+            settings = identity.settings(
+                process=process, p0=start, grid=grid.edges, t_span=(t0, t1), save=times, rtol=tolerance,
+                boundary=boundary, method=method, n_steps=steps, richardson=bool(richardson),
+            )  # fmt: skip
+            found = kept.begin(settings)
+        marks = Marks(kept, found)
+        problem = _Problem(process, p0, start, grid, t0, times, tolerance, steps, richardson, progress, marks)
+        return _evolve_line(problem, boundary, method) if grid.dim == 1 else _evolve_box(problem, boundary)
 
 
 def stationary_density(process: Any, grid: Grid, boundary: Any = None) -> Density:
@@ -172,18 +190,32 @@ class _Problem:
 
     def __init__(
         self, process: Any, p0: Any, start: np.ndarray, grid: Grid, t0: float, times: list[float], tolerance: float,
-        n_steps: int | None, richardson: bool, progress: bool,
+        n_steps: int | None, richardson: bool, progress: bool, marks: Marks,
     ) -> None:  # fmt: skip
         self.process, self.p0, self.start, self.grid = process, p0, start, grid
         self.t0, self.times, self.tolerance, self.n_steps = t0, times, tolerance, n_steps
-        self.richardson, self.progress = richardson, progress
+        self.richardson, self.progress, self.marks = richardson, progress, marks
 
     def levels(self, sides: tuple[Any, ...]) -> list[tuple[Grid, np.ndarray]]:
         """The grids to solve on and the masses to start from."""
         return levels(self.p0, self.start, self.grid, tuple(low == "periodic" for low, _ in sides), self.richardson)
 
+    def unfinished(self, sides: Any, method: str) -> Density:
+        """The density as far as it came; KeyboardInterrupt where that is nowhere."""
+        found = None if self.richardson else self.marks.now.reached(self.times)
+        if found is None:
+            raise KeyboardInterrupt
+        times, m, absorbed = found
+        message = f"interrupted at t = {times[-1]:g} of {self.times[-1]:g}"
+        warnings.warn(f"{message}: the density is returned up to there", RuntimeWarning, stacklevel=4)
+        p = m / self.grid.cell_volume
+        return Density(
+            np.array(times), p, self.grid, self.process, sides, absorbed, method, success=False, message=message
+        )  # fmt: skip
+
     def density(self, results: list[Any], sides: Any, method: str) -> Density:
         """The density of the results on those grids, extrapolated where there are two."""
+        self.marks.write()
         m, absorbed = results[-1].m, results[-1].absorbed
         if self.richardson:
             m = (4.0 * coarsen(m, self.grid.dim) - results[0].m) / 3.0
@@ -207,6 +239,7 @@ def _evolve_line(problem: _Problem, boundary: Any, method: str) -> Density:
     least = SHORTEST_PART if asked == "auto" else 1e-6
 
     def solved(method: str) -> list[steppers.Evolution]:
+        problem.marks.begin(METHODS.index(method))
         found = []
         with _bar(problem.progress, t0, t1, len(grids)) as bar:
             for k, (level, m) in enumerate(grids):
@@ -214,14 +247,19 @@ def _evolve_line(problem: _Problem, boundary: Any, method: str) -> Density:
                 found.append(_solve(at_level, m, method, constant, problem, bar(k), least))
         return found
 
+    if problem.marks.method is not None and asked == "auto":
+        method = METHODS[problem.marks.method]
     try:
-        results = solved(method)
-    except RuntimeError:
-        if method not in ("cf14", "magnus") or asked != "auto":
-            raise
-        # drift outweighs diffusion so far that steps are cheaper
-        method = "tr_bdf2"
-        results = solved(method)
+        try:
+            results = solved(method)
+        except RuntimeError:
+            if method not in ("cf14", "magnus") or asked != "auto":
+                raise
+            # drift outweighs diffusion so far that steps are cheaper
+            method = "tr_bdf2"
+            results = solved(method)
+    except KeyboardInterrupt:
+        return problem.unfinished(sides, method)
     m = results[0].m[-1]
     if method != "characteristics":
         operator = coefficients.at(t1) if not constant else coefficients.at(t0)
@@ -234,21 +272,19 @@ def _evolve_line(problem: _Problem, boundary: Any, method: str) -> Density:
 def _solve(
     coefficients: Coefficients, m: np.ndarray, method: str, constant: bool, problem: _Problem,
     report: steppers.Report | None, least: float,
-) -> steppers.Evolution:  # fmt: skip
-    t0, times, tolerance = problem.t0, problem.times, problem.tolerance
+) -> Any:  # fmt: skip
+    t0, times, tolerance, solve = problem.t0, problem.times, problem.tolerance, problem.marks.solve
     if method == "characteristics":
         sides = (coefficients.low, coefficients.high)
-        return advection.transport(coefficients.drift, coefficients.grid, sides, m, t0, times, tolerance, report)
+        shape, drift = m.shape, coefficients.drift
+        return solve(advection.transport, shape, drift, coefficients.grid, sides, m, t0, times, tolerance, report)
     if method == "cf14":
-        return steppers.rational_exponential(coefficients.at(t0), m, t0, times, 0.01 * tolerance, report, least)
+        at = coefficients.at(t0)
+        return solve(steppers.rational_exponential, m.shape, at, m, t0, times, 0.01 * tolerance, report, least)
     step = None if problem.n_steps is None else (times[-1] - t0) / problem.n_steps
-    if method == "magnus":
-        return magnus.magnus(
-            coefficients, m, t0, times, 0.1 * tolerance, report, fixed_step=step, least=least
-        )  # fmt: skip
-    return steppers.tr_bdf2(
-        coefficients, m, t0, times, 0.1 * tolerance, report, constant=constant, fixed_step=step
-    )  # fmt: skip
+    given: dict[str, Any] = {"constant": constant} if method == "tr_bdf2" else {"least": least}
+    stepper = steppers.tr_bdf2 if method == "tr_bdf2" else magnus.magnus
+    return solve(stepper, m.shape, coefficients, m, t0, times, 0.1 * tolerance, report, fixed_step=step, **given)
 
 
 def _engine(coefficients: Coefficients, autonomous: bool, method: str, t0: float, t1: float) -> tuple[str, bool]:
@@ -293,17 +329,21 @@ def _evolve_box(problem: _Problem, boundary: Any) -> Density:
     warn_of_walls(problem.start, grid, sides)
     levels = problem.levels(sides)
     results: list[Any] = []
-    with _bar(problem.progress, t0, times[-1], len(levels)) as bar:
-        for k, (level, m) in enumerate(levels):
-            coefficients: BoxCoefficients = box_coefficients(problem.process, level, sides)
-            # the finer grid repeats the steps of the coarser one in halves, so that both errors have one form
-            steps = results[0].steps if results else None
-            results.append(
-                splitting.evolve(
-                    coefficients, m, t0, times, 0.1 * problem.tolerance, bar(k),
-                    n_steps=problem.n_steps, halved=steps,
-                )
-            )  # fmt: skip
+    problem.marks.begin(METHODS.index("splitting"))
+    try:
+        with _bar(problem.progress, t0, times[-1], len(levels)) as bar:
+            for k, (level, m) in enumerate(levels):
+                coefficients: BoxCoefficients = box_coefficients(problem.process, level, sides)
+                # the finer grid repeats the steps of the coarser one in halves, so that both errors have one form
+                steps = results[0].steps if results else None
+                results.append(
+                    problem.marks.solve(
+                        splitting.evolve, m.shape, coefficients, m, t0, times, 0.1 * problem.tolerance, bar(k),
+                        n_steps=problem.n_steps, halved=steps,
+                    )
+                )  # fmt: skip
+    except KeyboardInterrupt:
+        return problem.unfinished(sides, "splitting")
     m, at_end = results[0].m[-1], box_coefficients(problem.process, grid, sides)
     warn_of_upwinding(m, grid, at_end.peclet(times[-1]))
     if boundary is None:

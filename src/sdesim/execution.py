@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from .core.compile import LANES
 from .errors import NonFiniteError
 from .integrate import adaptive, batch, tiles
 from .integrate.reductions import Recorder, save_recorder
+from .keeping import Kept
 from .preparation import Part, Run, prepare
 
 
@@ -26,6 +28,7 @@ class Outcome:
     complete: bool
     final: np.ndarray | None
     saved: np.ndarray | None
+    placed: bool = False  # the output file was complete, under its name, before
 
     @property
     def n(self) -> int:
@@ -74,29 +77,38 @@ def warn_of_times(run: Run) -> None:
         )
 
 
-def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
-    """Run all blocks; the parts in their order."""
+def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept | None = None) -> Outcome:
+    """Run all blocks, but for those that a checkpoint has; the parts in their order."""
     if not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
-    plan = blocks.cut(run.first_path, run.n_paths, block_size(run, workers))
-    if run.out is not None:
-        run.out.create()
+    size = block_size(run, workers) if kept is None else kept.block_size or block_size(run, workers)
+    plan = blocks.cut(run.first_path, run.n_paths, size if run.out is None else run.out.block(size))
+    found = {} if kept is None else kept.begin(plan, size, storage)
+    placed = kept is not None and kept.placed
+    if run.out is not None and not placed:
+        if kept is not None and kept.reopened:
+            run.out.reopen()
+        else:
+            run.out.create()
     try:
         parts, complete = blocks.run(
-            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress
-        )
+            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,
+            found=found, keep=None if kept is None else kept.keep,
+        )  # fmt: skip
     except BaseException as error:
         if run.out is not None:
             error.add_note(f"what was written of {run.out.path.name} is in {run.out.partial}")
         raise
+    if kept is not None and complete:
+        kept.finish(parts)
     finished = plan[: len(parts)]
     if storage is None and (keep or run.out is not None):
         storage = _joined([part.final for part in parts]), _joined([part.saved for part in parts])
     n = sum(block.size for block in finished)
     final, saved = (None, None) if storage is None else (None if a is None else a[:n] for a in storage)
-    return Outcome(finished, parts, complete, final, saved)
+    return Outcome(finished, parts, complete, final, saved, placed)
 
 
 def block_size(run: Run, workers: int) -> int:
@@ -134,8 +146,9 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     rows = slice(block.offset, block.offset + n)
     final, saved = np.empty((n, d), run.dtype), None
     if run.out is not None:
-        place = run.out.rows(block.offset, n).reshape(n, len(run.records), d)
-        final, saved = (place[:, 0], None) if _final_only(run) else (final, place)
+        place = run.out.rows(block.offset, n)
+        states_of_all = place.reshape(n, len(run.records), d)
+        final, saved = (states_of_all[:, 0], None) if _final_only(run) else (final, states_of_all)
     elif storage is not None:
         final = storage[0][rows]
         saved = None if storage[1] is None else storage[1][rows]
@@ -159,11 +172,15 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     for part in parts:
         if hasattr(part, "close"):
             part.close()
+    if run.out is not None and not run.stop[0]:
+        run.out.put(block.offset, place)
     keep = storage is None and not run.reduce and run.out is None
     end = keep or (run.out is not None and not run.ends)
+    digest = zlib.crc32(place.data) if run.sealed else None
     return Part(
-        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad
-    )
+        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad,
+        digest,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass

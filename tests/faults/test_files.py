@@ -22,6 +22,7 @@ import pytest
 
 import sdesim as sde
 from sdesim.core import storage
+from sdesim.core.checkpoint import Checkpoint
 from sdesim.score import checkpoints, fit
 
 KINDS = ("score", "residual", "mixer", "energy", "vae", "training")
@@ -73,7 +74,7 @@ class Victim:
         if self.loop is None:
             self.found = sde.load(path)
         else:
-            self.loop.keep(path, self.loop.settings, 1)
+            self.loop.keep(Checkpoint(path, "training"), self.loop.asked)
 
     def numbers(self):
         """Everything that was loaded, as one string of bytes, in which a number is written by its bits."""

@@ -83,7 +83,7 @@ class Kernel:
             source = textwrap.dedent(inspect.getsource(self.py_func))
             text = f"from numba import njit\n\n@njit({self.options}, cache=CACHE)\n{source[source.index('def ') :]}"
             scope = self.py_func.__globals__
-            used = sorted(_all_names(self.py_func.__code__) & scope.keys())
+            used = sorted(all_names(self.py_func.__code__) & scope.keys())
             names = {name: _dispatcher(scope[name]) for name in used}
             self._module = load(text, names) if self._on_disk else _execute(text, names, None, cache=False)
         return getattr(self._module, self.__name__)
@@ -362,7 +362,7 @@ def _feed(digest: Any, value: Any, seen: dict[int, int]) -> None:
         _feed(digest, value.py_func, seen)
     elif isinstance(value, types.FunctionType):
         seen[id(value)] = len(seen)
-        names = _all_names(value.__code__)
+        names = all_names(value.__code__)
         used = [(name, value.__globals__[name]) for name in sorted(names & value.__globals__.keys())]
         cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
         _feed(digest, (value.__code__, value.__defaults__, cells), seen)
@@ -403,6 +403,6 @@ def is_own(value: Any) -> bool:
     return (value.__module__ or "").partition(".")[0] == __package__.partition(".")[0]
 
 
-def _all_names(code: types.CodeType) -> set[str]:
+def all_names(code: types.CodeType) -> set[str]:
     inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return set(code.co_names).union(*map(_all_names, inner))
+    return set(code.co_names).union(*map(all_names, inner))

@@ -6,17 +6,20 @@ the number of members, every declared size, dtype and digest is checked before a
 malicious file gives a ValueError of one line that says what is wrong, and takes little more memory than it has bytes.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import pathlib
+import re
+import secrets
 import stat
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-
-from .cache import write_atomic
 
 if TYPE_CHECKING:
     import zipfile
@@ -25,32 +28,76 @@ FORMAT = "sdesim 1"
 MAX_HEADER, MAX_ARRAYS, MAX_BYTES = 2**20, 256, 4 * 2**30
 _MAX_LISTING = 2**17  # bytes of an archive's list of members, of which zipfile makes ten times as many
 _MAX_MESSAGE = 400
-_DTYPES = {"float32": "<f4", "float64": "<f8", "int64": "<i8"}
+_DTYPES = {"float32": "<f4", "float64": "<f8", "int64": "<i8", "uint8": "|u1"}
 
 
 def write(path: Any, kind: str, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write ``arrays`` and the JSON-able ``settings`` to ``path``: the old file stays until the new one is complete."""
+    target = pathlib.Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before saving {target.name}")
+    temporary = write_beside(target, kind, settings, arrays)
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_beside(
+    target: pathlib.Path, kind: str, settings: dict[str, Any], arrays: dict[str, np.ndarray], *, wait: bool = True
+) -> pathlib.Path:
+    """Write a file in the folder of ``target``, which has yet to be moved over it; it is called as ``temporaries`` are.
+
+    The same content has the same bytes. ``wait`` for the disk, so that also a machine that fails has the file.
+    """
     import zipfile
 
     described, members = {}, {}
     for name, array in arrays.items():
         if array.dtype.name not in _DTYPES:
             raise TypeError(f"array {name!r} has dtype {array.dtype}, expected one of {', '.join(_DTYPES)}")
-        data = np.ascontiguousarray(array, dtype=_DTYPES[array.dtype.name])
+        data = np.ascontiguousarray(array, dtype=_DTYPES[array.dtype.name]).reshape(array.shape)  # (), too
         described[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": _digest(data)}
         members[name] = data
     header = json.dumps({"format": FORMAT, "kind": kind, "settings": settings, "arrays": described}, allow_nan=False)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("header", header)
+    with _beside(target, wait) as (file, temporary), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo("header"), header)
         for name, data in members.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, data, allow_pickle=False)
-            archive.writestr(f"{name}.npy", member.getvalue())
-    target = pathlib.Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before saving {target.name}")
-    write_atomic(target, buffer.getvalue())
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=data.nbytes >= 2**31) as member:
+                np.lib.format.write_array(member, data, version=(1, 0), allow_pickle=False)
+    return temporary
+
+
+def write_bytes(target: pathlib.Path, data: bytes) -> None:
+    """Write any file whole or not at all."""
+    with _beside(target, True) as (file, temporary):
+        file.write(data)
+    os.replace(temporary, target)
+
+
+@contextlib.contextmanager
+def _beside(target: pathlib.Path, wait: bool) -> Iterator[tuple[BinaryIO, pathlib.Path]]:
+    """A new file in the folder of ``target``, deleted where writing it fails."""
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+    file = open(temporary, "xb")  # noqa: SIM115
+    try:
+        with file:
+            yield file, temporary
+            if wait:
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def temporaries(target: pathlib.Path) -> list[pathlib.Path]:
+    """What writers of ``target`` that were killed have left in its folder."""
+    name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{8}\.tmp")
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def read(path: Any, *, max_bytes: int = MAX_BYTES) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from .boundary import walls
 from .grid import Grid
+from .mark import Mark
 from .operator import evaluate
 from .steppers import Evolution, Report
 
@@ -47,6 +48,7 @@ def transport(
     times: Sequence[float],
     tolerance: float,
     report: Report | None = None,
+    mark: Mark | None = None,
 ) -> Evolution:
     """The masses at each of ``times``; edges are traced to ``tolerance`` times the cell width.
 
@@ -59,8 +61,13 @@ def transport(
     slopes = edge_values(p0, periodic=periodic)
     near = np.concatenate([p0[-1:] if periodic else p0[:1], p0, p0[:1] if periodic else p0[-1:]])
     slopes = np.clip(slopes, 0.0, 3.0 * np.minimum(near[:-1], near[1:]))
-    rows, lost, steps, rejected = [], [], 0, 0
-    for goal in times:
+    steps = rejected = 0
+    rows: list[np.ndarray] = []
+    lost: list[Any] = []
+    mark = mark or Mark()
+    if found := mark.start(rows, lost):
+        steps, rejected = int(found["steps"]), int(found["rejected"])
+    for goal in times[len(rows) :]:
         feet, n, r = np.array(grid.edges), 0, 0
         if goal > t0:
             feet, n, r = _trace_back(drift, grid, periodic, goal, t0, tolerance * grid.spacing)
@@ -74,6 +81,7 @@ def transport(
         rows.append(np.maximum(np.diff(f), 0.0))
         lost.append((0.0, 0.0) if periodic else (f[0], cumulative[-1] - f[-1]))
         steps, rejected = steps + n, rejected + r
+        mark.note(rows, lost, m=rows[-1], t=goal, steps=steps, rejected=rejected)
         if report:
             report(goal)
     return Evolution(np.array(rows), np.array(lost), steps, rejected)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .mark import Mark
 from .operator import Coefficients, Operator
 from .steppers import ROUNDING, UNIFORM_ERROR, Evolution, Report, _absorbed, _exponential, _settled
 
@@ -51,6 +52,7 @@ def magnus(
     *,
     fixed_step: float | None = None,
     least: float = 1e-6,
+    mark: Mark | None = None,
 ) -> Evolution:
     """p at each of ``times``, the L1 error of each pair of steps below ``tolerance``.
 
@@ -63,8 +65,13 @@ def magnus(
     allowed = max(math.sqrt(max(0.1 * tolerance, 1e-12) / UNIFORM_ERROR), 30.0)
     p, lost, t, steps, rejected = p0, np.zeros(2), t0, 0, 0
     dt, trusted = fixed_step or LONGEST * span / 32.0, 0
-    rows, walls = [], []
-    for goal in times:
+    rows: list[np.ndarray] = []
+    walls: list[np.ndarray] = []
+    mark = mark or Mark()
+    if found := mark.start(rows, walls):
+        p, lost, t, dt = found["m"], found["lost"], float(found["t"]), float(found["dt"])
+        steps, rejected, trusted = int(found["steps"]), int(found["rejected"]), int(found["trusted"])
+    for goal in times[len(rows) :]:
         while t < goal:
             left = goal - t
             # a step that a saved time cuts short of what the last comparison allows needs none of its own
@@ -97,6 +104,7 @@ def magnus(
             taken = 1 if single else 2
             p, lost, steps, trusted = q, lost + out, steps + taken, trusted - 1
             t = goal if taken == parts else t + taken * step
+            mark.note(rows, walls, m=p, t=t, lost=lost, dt=dt, steps=steps, rejected=rejected, trusted=trusted)
             if report:
                 report(t)
         rows.append(_settled(p, mass - float(lost.sum())))

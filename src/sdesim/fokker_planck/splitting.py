@@ -42,7 +42,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .box import BoxCoefficients, BoxOperator
+from .mark import Mark, Numbers
 from .steppers import ROUNDING
+from .stretches import Stretch, halves, packed, pieces, strang, unpacked
 from .sweeps import Sweeps
 from .team import Team
 from .transport import Shift, prepare
@@ -54,14 +56,6 @@ DAMPED_STEPS = 2
 MAX_UNCHECKED = 32
 # How often a step is halved because of negative p before a damped one takes its place, and for how many pairs.
 HALVINGS, CAUTIOUS = 2, 8
-
-
-class Stretch(NamedTuple):
-    """``n_steps`` steps of one size."""
-
-    dt: float
-    n_steps: int
-    damped: bool
 
 
 class Splitting(NamedTuple):
@@ -88,6 +82,7 @@ def evolve(
     n_steps: int | None = None,
     halved: tuple[tuple[Stretch, ...], ...] | None = None,
     threads: int | None = None,
+    mark: Mark | None = None,
 ) -> Splitting:
     """The masses of the cells at each of ``times``, the L1 error of each step below ``tolerance``.
 
@@ -112,9 +107,11 @@ def evolve(
     """
     with Team(threads, m0.size) as team:
         run = _Run(coefficients, team, np.array(m0, float), t0, times[-1], tolerance, report)
-        rows, walls, steps = [], [], []
-        for i, goal in enumerate(times):
-            if goal > run.t:
+        run.mark = mark or Mark()
+        if found := run.mark.start(run.rows, run.walls):
+            run.restore(found)
+        for i, goal in enumerate(times[len(run.rows) :], len(run.rows)):
+            if goal > run.begin:
                 if halved is not None:
                     run.repeat(halved[i])
                 elif n_steps is not None:
@@ -122,10 +119,12 @@ def evolve(
                 else:
                     run.adapt(goal)
                 run.t = goal
-            rows.append(run.settle())
-            walls.append(run.lost.copy())
-            steps.append(tuple(run.taken))
-            run.taken = []
+            m, lost = run.settle(), run.lost.copy()
+            run.steps.append(tuple(run.taken))
+            run.taken, run.begin = [], run.t
+            run.walls.append(lost)
+            run.rows.append(m)
+    rows, walls, steps = run.rows, run.walls, run.steps
     _warn_of_negatives(rows, coefficients, 10.0 * tolerance if run.mixed else 0.0)
     return Splitting(np.array(rows), np.array(walls), run.n_steps, run.n_rejected, tuple(steps))
 
@@ -142,6 +141,10 @@ class _Run:
         self.mass, self.lost = float(m.sum()), np.zeros((m.ndim, 2))
         self.n_steps = self.n_rejected = self.n_damped = self.cautious = self.halvings = 0
         self.taken: list[Stretch] = []
+        self.rows: list[np.ndarray] = []
+        self.walls: list[np.ndarray] = []
+        self.steps: list[tuple[Stretch, ...]] = []
+        self.mark, self.begin = Mark(), t0  # the time of the last saved density
         self.next, self.unchecked, self.patience, self.ceiling = 0.0, 0, 1, math.inf
         self.mixed, self.keeps_mass, self.implicit = False, True, True
         self._sweeps: Sweeps | None = None
@@ -151,23 +154,49 @@ class _Run:
 
     def equal(self, goal: float, n_steps: int) -> None:
         """Equal steps to the goal, as many as its share of ``n_steps``, rounded up."""
-        left = goal - self.t
+        left = goal - self.begin
         count = max(1, math.ceil(left * n_steps / self.span * (1.0 - 1e-12)))
-        damped = min(count, max(0, DAMPED_STEPS - self.n_damped))
-        for n, damp in ((damped, True), (count - damped, False)):
-            self._take(Stretch(left / count, n, damp))
+        before = self.n_damped - sum(n for _, n, damp in self.taken if damp)
+        damped = min(count, max(0, DAMPED_STEPS - before))
+        self._take([Stretch(left / count, n, damp) for n, damp in ((damped, True), (count - damped, False))])
 
     def repeat(self, stretches: Sequence[Stretch]) -> None:
         """Each step as two halves."""
-        for dt, count, damped in stretches:
-            if damped:
-                self._take(Stretch(0.5 * dt, count, True))
-            self._take(Stretch(0.5 * dt, count if damped else 2 * count, False))
+        self._take(halves(stretches))
 
-    def _take(self, stretch: Stretch) -> None:
-        if stretch.n_steps:
-            self.m = self._advance(self.m, self.t, *stretch, self.lost, self.report)
-            self._record(stretch)
+    def _take(self, stretches: Sequence[Stretch]) -> None:
+        """These stretches, but for those that have been taken already, in pieces."""
+        for piece in pieces(stretches)[len(self.taken) :]:
+            lost = self.lost.copy()
+            m = self._advance(self.m, self.t, *piece, lost, self.report)
+            self._accept(m, lost, piece)
+            self._marked()
+
+    # ---- marks
+
+    def _marked(self) -> None:
+        before, n, now, k = self.steps, len(self.steps), self.taken, len(self.taken)
+        counts = (
+            self.n_steps, self.n_rejected, self.n_damped, self.cautious, self.halvings, self.unchecked, self.patience,
+            self.mixed, self.keeps_mass, self.implicit,
+        )  # fmt: skip
+        self.mark.note(
+            self.rows, self.walls, m=self.m, t=self.t, lost=self.lost, mass=self.mass, next=self.next,
+            ceiling=self.ceiling, begin=self.begin, counts=counts, taken=lambda: packed((*before[:n], now[:k])),
+        )  # fmt: skip
+
+    def restore(self, found: Numbers) -> None:
+        """Go on from a mark."""
+        self.m, self.lost = found["m"], found["lost"]
+        self.t, self.mass, self.next, self.ceiling, self.begin = (
+            float(found[name]) for name in ("t", "mass", "next", "ceiling", "begin")
+        )
+        counts = [int(n) for n in found["counts"]]
+        self.n_steps, self.n_rejected, self.n_damped, self.cautious, self.halvings = counts[:5]
+        self.unchecked, self.patience = counts[5:7]
+        self.mixed, self.keeps_mass, self.implicit = (bool(n) for n in counts[7:])
+        stretches = unpacked(found["taken"], len(self.rows) + 1)
+        self.steps, self.taken = list(stretches[:-1]), list(stretches[-1])
 
     def _record(self, stretch: Stretch) -> None:
         self.t += stretch.n_steps * stretch.dt
@@ -202,6 +231,7 @@ class _Run:
                 continue
             if pairs == 0:
                 self.t = goal
+            self._marked()
             if self.report:
                 self.report(self.t)
 
@@ -303,7 +333,7 @@ class _Run:
             here = t + (i + 0.5) * dt
             operator = self._note(self.coefficients.at(here))
             lost -= dt * _inflow(operator)
-            for axis, time in _strang(operator.degenerate, dt, self.implicit):
+            for axis, time in strang(operator.degenerate, dt, self.implicit):
                 if waiting is not None and axis != waiting[0]:
                     m, waiting = self._carry(m, here, waiting, lost), None
                 if axis is None:
@@ -357,13 +387,6 @@ class _Run:
         total = float(m.sum())
         self.m = m * (mass / total) if total > 0.0 else m
         return self.m
-
-
-def _strang(moved: Sequence[int], dt: float, implicit: bool) -> list[tuple[int | None, float]]:
-    """The factors of a step, symmetric: (axis, time) for transport, (None, dt) for the part with diffusion."""
-    there: list[tuple[int | None, float]] = [(k, 0.5 * dt) for k in moved]
-    middle: list[tuple[int | None, float]] = [(None, dt)] if implicit else []
-    return [*there, *middle, *there[::-1]]
 
 
 def _inflow(operator: BoxOperator) -> np.ndarray:

@@ -28,6 +28,7 @@ their own weights, or from ∫ p dt = A⁻¹ (p(t) − p(0)); what remains and w
 to rounding.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.cache import kernel
+from .mark import Mark
 from .operator import Coefficients, Operator
 from .tridiagonal import apply as _apply
 from .tridiagonal import factor as _factor
@@ -128,6 +130,7 @@ def rational_exponential(
     tolerance: float,
     report: Report | None = None,
     least: float = 1e-6,
+    mark: Mark | None = None,
 ) -> Evolution:
     """exp((t − t0) A) p0 at each of ``times``, plus what has come in; L1 error about ``tolerance`` a part of the way.
 
@@ -138,8 +141,13 @@ def rational_exponential(
     mass, enters, rate = float(p0.sum()), float(operator.inflow.sum()), float(np.abs(operator.bands[1]).max())
     p, t, steps, rejected = p0, t0, 0, 0
     trial = math.inf
-    rows, lost = [], []
-    for goal in times:
+    rows: list[np.ndarray] = []
+    lost: list[np.ndarray] = []
+    mark = mark or Mark()
+    if found := mark.start(rows, lost):
+        p, steps, rejected = found["m"], int(found["steps"]), int(found["rejected"])
+        t, trial, mass = float(found["t"]), float(found["trial"]), float(found["mass"])
+    for goal in times[len(rows) :]:
         while t < goal:
             dt = min(trial, goal - t)
             q, size = _exponential(operator, p, dt)
@@ -156,6 +164,8 @@ def rational_exponential(
                 t = goal
             if size < 0.1 * allowed and trial < math.inf:
                 trial = 2.0 * dt
+            out = functools.partial(_absorbed, operator, p0, p, t - t0)
+            mark.note(rows, lost, m=p, t=t, lost=out, steps=steps, rejected=rejected, trial=trial, mass=mass)
             if report:
                 report(t)
         rows.append(p)
@@ -173,6 +183,7 @@ def tr_bdf2(
     *,
     constant: bool = False,
     fixed_step: float | None = None,
+    mark: Mark | None = None,
 ) -> Evolution:
     """p at each of ``times`` by adaptive TR-BDF2, the L1 error of each step below ``tolerance``.
 
@@ -185,7 +196,9 @@ def tr_bdf2(
     periodic, keeps = operator.periodic, operator.keeps_mass
     mass = float(p0.sum())
     p, t, steps, rejected = p0, t0, 0, 0
-    lost, rows, walls = np.zeros(2), [], []
+    lost = np.zeros(2)
+    rows: list[np.ndarray] = []
+    walls: list[np.ndarray] = []
     # the largest mass of a cell so far: rounding from then may outlive it where walls absorb
     top = float(p0.max())
     span = times[-1] - t0
@@ -193,6 +206,12 @@ def tr_bdf2(
     dt = fixed_step or min(span, 0.1 / rate if rate > 0.0 else span)
     factors: dict[int, tuple[float, Operator, np.ndarray]] = {}
     slope = _apply(operator.bands, operator.absorption, False, p, operator.inflow)
+    mark, known = mark or Mark(), t0
+    if found := mark.start(rows, walls):
+        p, slope, lost, steps = found["m"], found["slope"], found["lost"], int(found["steps"])
+        t, dt, top, rejected = float(found["t"]), float(found["dt"]), float(found["top"]), int(found["rejected"])
+        known = float(found["known"])
+        operator = operator if constant else coefficients.at(known)
 
     def factor(slot: int, of: Operator, step: float) -> np.ndarray:
         kept = factors.get(slot) or factors.get(1 - slot)
@@ -201,7 +220,7 @@ def tr_bdf2(
         factors[slot] = kept
         return kept[2]
 
-    for goal in times:
+    for goal in times[len(rows) :]:
         while t < goal:
             left = goal - t
             # a remainder just above dt is halved rather than left as a sliver
@@ -228,11 +247,15 @@ def tr_bdf2(
                 ends = [0, -1]
                 stages = W * operator.absorption * p[ends] + W * middle.absorption * r[ends]
                 lost = lost + step * (stages + ALPHA * end.absorption * q[ends] - operator.inflow)
-            p, slope, operator = q, new_slope, end
+            p, slope, operator, known = q, new_slope, end, t + step
             top = max(top, float(q.max()))
             t, steps = (goal if step == left else t + step), steps + 1
             if fixed_step is None and step >= 0.5 * dt and grow > 1.4:
                 dt = max(dt, step * min(4.0, 2.0 ** (math.floor(2.0 * math.log2(grow)) / 2.0)))
+            mark.note(
+                rows, walls, m=p, t=t, slope=slope, lost=lost, dt=dt, top=top, known=known, steps=steps,
+                rejected=rejected,
+            )  # fmt: skip
             if report:
                 report(t)
         rows.append(_settled(p, mass - float(lost.sum()), span * rate))

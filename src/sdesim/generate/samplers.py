@@ -9,7 +9,9 @@ edm_heun              Heun's method of Karras et al., with churn
 probability_flow      the ODE with fixed or adaptive steps (``flow``)
 """
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import threading
 import warnings
@@ -17,8 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core import blas, blocks, checks
+from ..core import blas, blocks, checks, identity
+from ..core.checkpoint import Checkpoint
+from ..core.kept_rows import KeptRows
 from . import conditional, denoised, flow, grids, reverse_sde
+from . import device as gpu
 from .guided import Guidance, GuidedScore, check_labels
 from .linear import Noised
 from .rows import Rows, Stopped
@@ -85,10 +90,13 @@ def sample(
     horizon: float | None = None,
     dtype: Any = None,
     device: str = "cpu",
+    precision: str | None = None,
+    batch: int | None = None,
     first_path: int = 0,
     executor: Any = None,
     workers: int | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
 ) -> np.ndarray:
     r"""Draw n points from the law whose noised scores are ``score``.
 
@@ -134,10 +142,21 @@ def sample(
         d, where the score has no attribute ``dim``.
     dtype : float32 or float64
         Of the samples, and of the arithmetic outside the score; the score's own (its ``dtype``) unless given.
+    device : "cpu" or "cuda"
+        On an NVIDIA GPU: a float32 ``ScoreMLP``, every method with fixed steps, without labels, guidance or masks. One
+        seed gives the same noise as on the CPU, bit for bit, and the same samples up to the rounding of the products.
+    precision : "fp32", "tf32", "fp16" or "bf16"
+        Of the network on the device: how its weights and activations are kept and multiplied. Sums, noise and states
+        are float32 in all of them.
+    batch : int
+        Rows that are on the device at once, 4096 unless given.
     executor, workers
         Anything with ``submit`` (threads by default) and how many. The samples have the same bits for any of them.
         Processes are sent the score, the guidance and all that belongs to them, which must be picklable: library
         scores, networks, and functions at the top level of an importable module.
+    checkpoint : path
+        A file that finished samples are written to, 256 at a time: every 30 s, on Ctrl-C and SIGTERM, and at the end.
+        With it the same call goes on where it was, to the same bits.
 
     Returns
     -------
@@ -151,14 +170,14 @@ def sample(
         horizon. While it runs: a score that returns nan, with the time and the row.
     NonFiniteError
         Where samples diverge.
+    DeviceError, MemoryLimitError
+        Where there is no device that can be used, or not enough memory on it.
 
     References
     ----------
     Song et al. (2021); Song & Ermon (2019, 2020); Ho et al. (2020); Karras et al. (2022); Lu et al. (2022).
     """
-    if device != "cpu":
-        checks.choice("device", device, ("cpu", "cuda"))
-        raise ValueError("device='cuda' is not available for sampling with a score yet; use device='cpu'")
+    precision, batch = gpu.settings(device, precision, batch)
     n = checks.integer("n", n, minimum=1)
     noised = Noised(process, horizon)
     checks.function("score", score, "score(x, t) with x of shape (n, d)")
@@ -166,7 +185,12 @@ def sample(
     auto, usual = METHODS[checks.choice("method", method, METHODS)]
     kind = checks.dtype(dtype if dtype is not None else getattr(score, "dtype", np.float64))
     first_path = checks.integer("first_path", first_path, minimum=0)
+    if device == "cuda":
+        gpu.check(
+            score, kind, rtol=rtol, labels=labels, guidance=guidance, observed=observed, mask=mask, executor=executor
+        )
     n_workers = blocks.check_executor(executor, workers)
+    checks.progress(progress)
     if rtol is not None:
         if method != "probability_flow":
             raise ValueError(f"rtol belongs to method='probability_flow', {method} takes n_steps")
@@ -187,15 +211,33 @@ def sample(
         raise ValueError("measurements and masks need fixed steps; give n_steps instead of rtol")
     for measurement in wanted.measurements:
         measurement.check(d, n)
+    file = None if checkpoint is None else Checkpoint(checkpoint, "sampling")
+    seed = checks.seed(seed if file is None else file.seed(seed))
     plan = _Plan(
         method=method, noised=noised, score=score, guidance=wanted, labels=check_labels(score, labels, n),
         known=conditional.known(observed, mask, n, d, kind),
         n_resample=conditional.check_resample(n_resample, mask, method), times=times,
         scheme=_scheme(method, usual if scheme is None else scheme), denoise=bool(denoise), rtol=rtol,
-        corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=checks.seed(seed),
+        corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=seed,
         stop=np.zeros(1, np.int64), tick=_uncounted,
     )  # fmt: skip
-    return _run(plan, n, first_path, executor, n_workers, progress)
+    if device == "cuda":
+        if file is not None:
+            raise ValueError("checkpoint= keeps samples that are drawn on the CPU; leave it out with device='cuda'")
+        return gpu.draw(
+            plan, n, first_path, lambda rows: _advance(rows, plan), precision=precision, batch=batch, progress=progress
+        )
+    settings = None
+    if file is not None:
+        settings = identity.settings(
+            process=process, horizon=horizon, score=score, n=n, method=method, scheme=scheme or usual,
+            times=times, denoise=plan.denoise, rtol=rtol, corrector=corrector, churn=plan.churn, labels=plan.labels,
+            guidance=guidance, known=plan.known, n_resample=plan.n_resample, dim=d, dtype=kind.name,
+            first_path=first_path, seed=seed,
+        )  # fmt: skip
+    with file or contextlib.nullcontext():
+        kept = None if file is None or settings is None else KeptRows(file, settings, (d,), kind)
+        return _run(plan, n, first_path, executor, n_workers, progress, kept)
 
 
 def _dim(score: Any, dim: Any) -> int:
@@ -222,7 +264,9 @@ def _uncounted(rows: int) -> None:
     """Steps of which nobody hears."""
 
 
-def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, progress: Any) -> np.ndarray:
+def _run(
+    plan: _Plan, n: int, first_path: int, executor: Any, workers: int, progress: Any, kept: KeptRows | None
+) -> np.ndarray:
     """All blocks. Threads of our own fill one array and count every step; a lent executor sends its samples back."""
     n_steps = len(plan.times) - 1
     bar = blocks.progress_bar(progress, n * n_steps, " steps")
@@ -241,20 +285,26 @@ def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, prog
     storage = None
     if executor is None:
         storage, plan = np.empty((n, plan.dim), plan.dtype), dataclasses.replace(plan, tick=tick)
+    found = {} if kept is None else kept.begin(work, storage)
     try:
+        if executor is None:
+            bar.update(sum(work[number].size for number in found) * n_steps)
         done, whole = blocks.run(
             _block, work, (plan, storage), executor=executor, workers=workers, stop=plan.stop,
-            progress=False if executor is None else arrived,
+            progress=False if executor is None else arrived, found=found,
+            keep=None if kept is None else functools.partial(kept.keep, plan.stop),
         )  # fmt: skip
     finally:
         bar.close()
+    if kept is not None and whole:
+        kept.finish(done)
     done = list(itertools.takewhile(lambda part: part is not None, done))
-    kept = sum(block.size for block in work[: len(done)])
-    if kept == 0:
+    n_done = sum(block.size for block in work[: len(done)])
+    if n_done == 0:
         raise KeyboardInterrupt
     if not whole:
-        warnings.warn(f"interrupted: {kept} of {n} samples are returned", RuntimeWarning, stacklevel=3)
-    return np.concatenate(done) if storage is None else storage[:kept]
+        warnings.warn(f"interrupted: {n_done} of {n} samples are returned", RuntimeWarning, stacklevel=3)
+    return np.concatenate(done) if storage is None else storage[:n_done]
 
 
 def _block(block: blocks.Block, plan: _Plan, storage: np.ndarray | None) -> np.ndarray | None:

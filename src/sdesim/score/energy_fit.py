@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from .. import bind
-from ..core import blas, blocks, checks, stream
+from ..core import blas, blocks, checks, identity, stream
+from ..core.checkpoint import Checkpoint
 from ..integrate import batch
 from ..integrate.schemes import SCHEMES
 from ..processes.langevin import Langevin
@@ -103,6 +104,7 @@ def fit_energy(
     seed: int | None = None,
     workers: int | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
 ) -> EnergyFit:
     r"""Learn the energy of points drawn from p, by maximum likelihood.
 
@@ -127,8 +129,9 @@ def fit_energy(
         Centre the data and divide by their spread inside the energy (y above); its law is that of the data as given.
     n_iterations, batch_size, learning_rate, warm_up, decay, weight_decay, clip, ema
         Of the training (``optimizer.Adam``). The average of the weights has far less noise than the last ones.
-    seed, workers, progress
-        Results depend on the seed, not on the number of threads. After Ctrl-C, the weights so far.
+    seed, workers, progress, checkpoint
+        Results depend on the seed, not on the number of threads. After Ctrl-C, the weights so far; with ``checkpoint``,
+        a file, the same call goes on where it was, to the same bits (as in ``fit_score``).
 
     Raises
     ------
@@ -152,8 +155,10 @@ def fit_energy(
     checks.choice("sampler", sampler, SAMPLERS)
     checks.choice("chains", chains, ("persistent", "short_run"))
     moves = checks.integer("n_steps", n_steps, minimum=1)
-    seed = checks.seed(seed)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, "training")
+    seed = checks.seed(seed if kept is None else kept.seed(seed))
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head = Head(centre=points.mean, spread=points.spread) if standardize else net.head
     unit = points.spread**2
     first = (0.1 if sampler == "mala" else 0.01) * unit
@@ -169,6 +174,12 @@ def fit_energy(
     loop = _EnergyLoop(
         learner.energy, learner, adam, feed, None, steps, seed, 1 if small else workers, progress, steps, None
     )
+    if kept is not None:
+        settings = identity.settings(
+            net=repr(net), start=net.parameters, data=points.digest(), head=head, sampler=sampler, chains=chains,
+            n_chains=n_chains, n_steps=moves, step_size=dt, tuned=tuned, **loop.settings(), seed=seed,
+        )  # fmt: skip
+        loop.keep(kept, settings)
     with blas.single_threaded():
         result: EnergyFit = loop.run()
     gap = float(np.mean(result.losses[-_LAST:])) if len(result.losses) >= 2 * _LAST else 0.0
@@ -311,16 +322,35 @@ class _EnergyLoop(_Loop):
     feed: Any
     also = " or step_size"
 
-    def _step(self, team: Team, step: int) -> None:
-        super()._step(team, step)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._remember()
+
+    def _remember(self) -> None:
+        """The chains after the last step: those of the learner move on before the next one is done."""
+        self.chains = np.array(self.learner.chains)
+
+    def state(self) -> dict[str, np.ndarray]:
+        rates = np.array(self.feed.acceptance, dtype=np.float64)
+        return {**super().state(), "chains": self.chains, "acceptance": rates, "step_size": np.array([self.feed.dt])}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        super().restore(arrays)
+        self.learner.chains[:] = arrays["chains"]
+        self.feed.acceptance, self.feed.dt = arrays["acceptance"].tolist(), float(arrays["step_size"][0])
+        self._remember()
+
+    def _update(self, team: Team, step: int, loss: float) -> None:
+        super()._update(team, step, loss)
         self.feed.look()
+        self._remember()
 
     def _result(self, seconds: float, success: bool, message: str) -> EnergyFit:
         return EnergyFit(
             energy=self.net.with_parameters(self.average(), head=self.learner.head),
             net=self.net.with_parameters(self.adam.parameters, head=self.learner.head),
             losses=self.losses[: self.done].copy(),
-            chains=np.array(self.learner.chains),
+            chains=self.chains.copy(),
             acceptance=np.array(self.feed.acceptance[: self.done]),
             step_size=self.feed.dt,
             seed=self.seed,

@@ -4,16 +4,16 @@ Every random number is a function of the seed, the step and its place in the bat
 training that was interrupted goes on to the same bits, and so does one on another number of threads.
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import math
-import pathlib
 import time
 from typing import Any
 
 import numpy as np
 
-from ..core import blas, blocks, checks, storage, stream
+from ..core import blas, blocks, checks, identity, stream
+from ..core.checkpoint import Checkpoint
 from ..errors import TrainingError
 from ..processes.gaussian import GaussianProcess
 from . import checkpoints
@@ -97,7 +97,7 @@ def fit_score(
     workers: int | None = None,
     progress: Any = False,
     checkpoint: Any = None,
-    checkpoint_every: int = 1000,
+    checkpoint_every: int | None = None,
 ) -> Fit:
     r"""Learn ∇log p from points drawn from p.
 
@@ -137,7 +137,8 @@ def fit_score(
         and training ends where the best loss is ``patience`` trials old.
     seed, workers, progress, checkpoint
         Results depend on the seed, not on the number of threads. A training that is interrupted goes on from its
-        ``checkpoint`` file, to the same bits; one is written every ``checkpoint_every`` steps.
+        ``checkpoint`` file, to the same bits: it is written every 30 s, and every ``checkpoint_every`` steps where that
+        is given, on Ctrl-C and SIGTERM, and at the end.
 
     Raises
     ------
@@ -155,9 +156,11 @@ def fit_score(
         raise ValueError(f"label_drop must be <= 1, a chance, got {drop:g}")
     steps = checks.integer("n_iterations", n_iterations, minimum=1, below=_VALIDATION_STEP)
     batch = checks.integer("batch_size", batch_size, minimum=1)
-    seed = checks.seed(seed)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, "training")
+    seed = checks.seed(seed if kept is None else kept.seed(seed))
     checks.choice("projection", projection, ("rademacher", "gaussian"))
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head, last = _head(points, process, objective, sigma, prediction, standardize, horizon, t_min)
     learner = net.learner(batch, objective, head=head, weighting=weighting, n_projections=n_projections)
     adam = Adam(
@@ -176,27 +179,16 @@ def fit_score(
         checks.integer("validate_every", validate_every, minimum=1),
         None if patience is None else checks.integer("patience", patience, minimum=1),
     )  # fmt: skip
-    if checkpoint is not None:
-        settings = {
-            "net": repr(net), "start": _digest(*net.arrays().values()), "data": _digest(points.mean), "n": len(points),
-            "spread": points.spread, "head": repr((head.kind, head.process, head.spread, head.t_min, last)),
-            "objective": objective, "weighting": weighting, "times": repr(times), "levels": levels,
-            "n_projections": n_projections, "projection": projection, "n_iterations": steps, "batch_size": batch,
-            "learning_rate": adam.rate, "warm_up": adam.warm_up, "decay": decay, "weight_decay": adam.decay,
-            "clip": adam.clip, "ema": adam.ema, "validation": float(validation), "seed": str(seed),
-            "labels": None if classes is None else _digest(classes), "label_drop": drop,
-        }  # fmt: skip
-        every = checks.integer("checkpoint_every", checkpoint_every, minimum=1)
-        loop.keep(pathlib.Path(checkpoint), settings, every)
+    if kept is not None:
+        settings = identity.settings(
+            net=repr(net), start=net.arrays(), data=points.digest(), head=head, horizon=last, labels=classes,
+            label_drop=drop, objective=objective, weighting=weighting, times=times, levels=levels,
+            n_projections=n_projections, projection=projection, **loop.settings(), seed=seed,
+            validation=float(validation),
+        )  # fmt: skip
+        loop.keep(kept, settings, checkpoint_every)
     with blas.single_threaded():
         return loop.run()
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _classes(net: ScoreNetwork, labels: Any, n: int) -> np.ndarray | None:
@@ -265,41 +257,71 @@ class _Loop:
         self.losses = np.full(n_steps, np.nan)
         self.tried: list[tuple[int, float]] = []
         self.best = (math.inf, np.array(adam.average))
-        self.done, self.whole = 0, True
-        self.path: pathlib.Path | None = None
-        self.settings: dict[str, Any] = {}
-        self.every = n_steps
+        self.done, self.written, self.whole = 0, -1, True
+        self.kept: Checkpoint | None = None
+        self.asked: dict[str, Any] = {}
+        self.every: int | None = None
         self.good = (0, np.array(adam.parameters), np.array(adam.average))
 
-    def keep(self, path: pathlib.Path, settings: dict[str, Any], every: int) -> None:
-        """Go on from the file, if it is there, and write it from now on."""
-        self.path, self.settings, self.every = path, settings, every
-        if not path.exists():
+    def settings(self) -> dict[str, Any]:
+        """What of the loop and its steps decides the bits."""
+        adam = self.adam
+        return {
+            "n_iterations": self.n_steps, "batch_size": self.learner.n, "learning_rate": adam.rate,
+            "warm_up": adam.warm_up, "decay": adam.schedule, "weight_decay": adam.decay, "clip": adam.clip,
+            "ema": adam.ema, "validate_every": self.validate_every, "patience": self.patience,
+        }  # fmt: skip
+
+    def keep(self, kept: Checkpoint, settings: dict[str, Any], every: Any = None) -> None:
+        """Go on from a checkpoint, if it is there, and write it from now on; also every so many steps."""
+        self.kept, self.asked = kept, settings
+        self.every = None if every is None else checks.integer("checkpoint_every", every, minimum=1)
+        arrays = kept.begin(settings)
+        if arrays is None:
             return
-        arrays = checkpoints.read(path, settings, {**self.adam.state(), "best": self.best[1]}, self.n_steps)
-        self.done = len(arrays["losses"])
+        checkpoints.check(kept, arrays, {**self.state(), "best": self.best[1]}, self.n_steps)
+        self.done = self.written = len(arrays["losses"])
         self.losses[: self.done] = arrays["losses"]
         self.tried = [(int(step), float(loss)) for step, loss in arrays["tried"]]
         self.best = (float(arrays["best_loss"][0]), arrays["best"])
-        self.adam.restore(arrays)
+        self.restore(arrays)
         self.good = (self.done, np.array(self.adam.parameters), np.array(self.adam.average))
 
-    def _write(self) -> None:
-        if self.path is None:
+    def state(self) -> dict[str, np.ndarray]:
+        """What the next step depends on, beside the seed and the number of the step."""
+        return self.adam.state()
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from :meth:`state`."""
+        self.adam.restore(arrays)
+
+    def _write(self, wait: bool = True) -> None:
+        if self.kept is None:
             return
         arrays = {
-            **self.adam.state(), "losses": self.losses[: self.done], "best": self.best[1],
+            **self.state(), "losses": self.losses[: self.done], "best": self.best[1],
             "best_loss": np.array([self.best[0]]), "tried": np.array(self.tried, dtype=np.float64).reshape(-1, 2),
         }  # fmt: skip
-        storage.write(self.path, "training", self.settings, arrays)
+        self.kept.write(arrays, wait=wait)
+        self.written = self.done
+
+    def _held(self) -> contextlib.AbstractContextManager[None]:
+        """Ctrl-C waits a moment, in which weights and counts do not belong together."""
+        return contextlib.nullcontext() if self.kept is None else self.kept.held()
 
     def run(self) -> Any:
+        """All steps, or those that are left."""
+        with self.kept or contextlib.nullcontext():
+            return self._run()
+
+    def _run(self) -> Any:
         team = Team(self.workers)
         started, message = time.perf_counter(), "all iterations done"
         bar = blocks.progress_bar(self.progress, self.n_steps, " steps")
         bar.update(self.done)
         try:
-            self._validate(team, 0)
+            if self.done % self.validate_every == 0 and (not self.tried or self.tried[-1][0] != self.done):
+                self._validate(team, self.done)
             for step in range(self.done, self.n_steps):
                 if self._finished(step):
                     message = f"stopped after {step} steps: no better validation loss in {self.patience} trials"
@@ -311,13 +333,13 @@ class _Loop:
         except KeyboardInterrupt:
             message = f"interrupted after {self.done} of {self.n_steps} steps"
             if self.whole:  # in the middle of an update there is no state to go on from but the last one written
-                self._write()
+                self._write(wait=False)
         finally:
             bar.close()
             team.close()
-        if self.done == self.n_steps:
-            self._write()
         success = not message.startswith("interrupted")
+        if success and self.written != self.done:
+            self._write()
         return self._result(time.perf_counter() - started, success, message)
 
     def _step(self, team: Team, step: int) -> None:
@@ -330,16 +352,21 @@ class _Loop:
         # the loss was finite with the weights before this step: they are worth keeping, those after are not known yet
         if step % _GOOD == 0:
             self.good = (step, np.array(self.adam.parameters), np.array(self.adam.average))
-        if step % self.every == 0 and step:
+        if self.kept is not None and step and (self.kept.due() or (self.every and step % self.every == 0)):
             self._write()
-        self.whole = False
+        with self._held():
+            self.whole = False
+            self._update(team, step, loss)
+            self.whole = True
+        if self.done % self.validate_every == 0:
+            self._validate(team, self.done)
+
+    def _update(self, team: Team, step: int, loss: float) -> None:
+        """Move the weights: from here on the step is done."""
         self.adam.prepare(step)
         team.run(self.adam.phases)
         self.losses[step] = loss
         self.done = step + 1
-        if self.done % self.validate_every == 0:
-            self._validate(team, self.done)
-        self.whole = True
 
     def _give_up(self, step: int, loss: float) -> None:
         at, parameters, average = self.good
@@ -360,7 +387,7 @@ class _Loop:
 
     def _validate(self, team: Team, step: int) -> None:
         """The loss of the averaged weights on the points held back, with the same noise every time."""
-        if self.held is None or (step == 0 and self.done):
+        if self.held is None:
             return
         now = np.array(self.learner.parameters)
         self.learner.parameters[:] = self.adam.average
@@ -374,9 +401,11 @@ class _Loop:
                 losses.append(float(self.learner.losses.mean(dtype=np.float64)))
         finally:
             self.learner.parameters[:] = now
-        self.tried.append((step, float(np.mean(losses))))
-        if self.tried[-1][1] < self.best[0]:
-            self.best = (self.tried[-1][1], np.array(self.adam.average))
+        loss = float(np.mean(losses))
+        with self._held():
+            self.tried.append((step, loss))
+            if loss < self.best[0]:
+                self.best = (loss, np.array(self.adam.average))
 
     def average(self) -> np.ndarray:
         """The averaged weights, the best of them where a validation split was kept."""

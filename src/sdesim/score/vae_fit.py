@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import blas, blocks, checks
+from ..core import blas, blocks, checks, identity
+from ..core.checkpoint import Checkpoint
 from .base import NOISE
 from .data import Data
 from .feed import Feed
@@ -74,6 +75,7 @@ def fit_vae(
     seed: int | None = None,
     workers: int | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
 ) -> VAEFit:
     r"""Maximise the ELBO over points drawn from p.
 
@@ -87,7 +89,7 @@ def fit_vae(
         Centre the data and divide by their spread inside the networks; the law is that of the data as given.
     n_iterations, batch_size, learning_rate, warm_up, decay, weight_decay, clip, ema
         Of the training (``optimizer.Adam``).
-    validation, validate_every, patience, seed, workers, progress
+    validation, validate_every, patience, seed, workers, progress, checkpoint
         As in ``fit_score``.
 
     Raises
@@ -102,8 +104,10 @@ def fit_vae(
     points = Data(data, vae.dim)
     steps = checks.integer("n_iterations", n_iterations, minimum=1, below=2**31)
     batch = checks.integer("batch_size", batch_size, minimum=1)
-    seed = checks.seed(seed)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, "training")
+    seed = checks.seed(seed if kept is None else kept.seed(seed))
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head = Head(centre=points.mean, spread=points.spread) if standardize else vae.head
     learner: Any = Bound(vae.with_parameters(vae.parameters, head=head), batch)
     adam = Adam(
@@ -119,6 +123,12 @@ def fit_vae(
         checks.integer("validate_every", validate_every, minimum=1),
         None if patience is None else checks.integer("patience", patience, minimum=1),
     )  # fmt: skip
+    if kept is not None:
+        settings = identity.settings(
+            net=repr(vae), start=vae.parameters, data=points.digest(), head=head, **loop.settings(), seed=seed,
+            validation=float(validation),
+        )  # fmt: skip
+        loop.keep(kept, settings)
     with blas.single_threaded():
         fit: VAEFit = loop.run()
     return fit

@@ -180,6 +180,11 @@ class FirstPassage:
         counts, sums = np.zeros((n_sides, self.bins), np.int64), np.zeros((n_sides, 3), np.int64)
         return FirstPassagePart(self, block.size, counts, sums, np.full(kept, np.nan), np.zeros(kept, np.int64))
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "FirstPassagePart":
+        """The part of a block, from its ``arrays()``."""
+        counts, sums, times, sides, span = (arrays[name] for name in ("counts", "sums", "times", "sides", "span"))
+        return FirstPassagePart(self, block.size, counts, sums, times, sides, (float(span[0]), float(span[1])))
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "FirstPassageResult":
         """The passages of all blocks together."""
         counts = sum((part.counts for part in parts[1:]), parts[0].counts)
@@ -205,6 +210,11 @@ class FirstPassagePart:
     times: np.ndarray
     sides: np.ndarray
     span: tuple[float, float] = (0.0, 0.0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the part keeps."""
+        kept = {name: getattr(self, name) for name in ("counts", "sums", "times", "sides")}
+        return {**kept, "span": np.array(self.span)}
 
     def watcher(self, dtype: Any, context: StepContext) -> Recorder:
         """The compiled watcher that finds the passages."""

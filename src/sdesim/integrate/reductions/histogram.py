@@ -103,6 +103,10 @@ class Histogram(Boxes):
         """An empty part for one block of paths."""
         return HistogramPart(self, d, np.zeros((n_times, self.total + 1), np.int64))
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "HistogramPart":
+        """The part of a block, from its ``arrays()``."""
+        return HistogramPart(self, d, arrays["counts"])
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "HistogramResult":
         """The counts of all blocks together."""
         counts = parts[0].counts.copy()
@@ -119,6 +123,10 @@ class HistogramPart:
     spec: Histogram
     d: int
     counts: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the part keeps."""
+        return {"counts": self.counts}
 
     def recorder(self, dtype: Any) -> Recorder:
         """The compiled recorder that fills the counts from tiles."""

@@ -69,6 +69,10 @@ class Moments:
         """An empty part for one block of paths."""
         return MomentsPart(block.first, block.size, d, n_times)
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "MomentsPart":
+        """The closed part of a block, from its ``arrays()``."""
+        return MomentsPart.of(MomentTree(**arrays, n_values=d), block)
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "MomentsResult":
         """The moments of all blocks together."""
         return MomentsResult(t, MomentTree.join([part.tree for part in parts]), state_shape)
@@ -99,6 +103,17 @@ class MomentsPart:
         values = np.zeros((len(levels), n_times, n_values + n_values * (n_values + 1) // 2))
         self.first = first
         self.tree = MomentTree(levels, indices, values, n_values)
+
+    @classmethod
+    def of(cls, tree: MomentTree, block: Any) -> Self:
+        """The closed part of a block, with these nodes."""
+        part = object.__new__(cls)
+        part.first, part.tree = block.first, tree
+        return part
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a closed part keeps."""
+        return self.tree.arrays()
 
     def words(self, d: int) -> tuple[list[int], tuple[Any, ...]]:
         """The first words of the recorder for a state of d components, and the memory they point to."""

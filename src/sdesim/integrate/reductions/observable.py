@@ -107,6 +107,13 @@ class Observable:
         """An empty part for one block of paths."""
         return ObservablePart(self, block, d, n_times)
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "ObservablePart":
+        """The closed part of a block, from its ``arrays()``."""
+        shape = self.value_shape(d)
+        part = ObservablePart.of(MomentTree(**arrays, n_values=int(np.prod(shape, dtype=int))), block)
+        part.value_shape = shape
+        return part
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "ObservableResult":
         """The moments of all blocks together."""
         tree = MomentTree.join([part.tree for part in parts])

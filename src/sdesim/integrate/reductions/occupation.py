@@ -53,6 +53,12 @@ class Occupation(Boxes):
         """An empty part for one block of paths."""
         return OccupationPart(self, d, n_times, block.size, np.zeros((2, self.total + 1), np.int64))
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "OccupationPart":
+        """The part of a block, from its ``arrays()``."""
+        part = OccupationPart(self, d, n_times, block.size, arrays["sums"])
+        part.mixed = arrays["mixed"]
+        return part
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "OccupationResult":
         """The visits of all blocks together."""
         for part in parts:
@@ -68,6 +74,10 @@ class OccupationPart:
     def __init__(self, spec: Occupation, d: int, n_times: int, size: int, sums: np.ndarray) -> None:
         self.spec, self.d, self.n_times, self.size, self.sums = spec, d, n_times, size, sums
         self.mixed = np.zeros(1, np.int64)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the part keeps."""
+        return {"sums": self.sums, "mixed": self.mixed}
 
     def recorder(self, dtype: Any) -> Recorder:
         """The compiled recorder that counts visits."""
