@@ -206,7 +206,7 @@ def _refuse_raise(function: Callable[..., Any]) -> None:
     if _raises(function.__code__):
         raise CompileError(
             f"{function.__qualname__} raises or asserts, which compiled coefficients cannot; return nan instead "
-            "and the run stops with the path, step and time"
+            "and the run stops with the path, step and time, or simulate with debug=True"
         )
 
 

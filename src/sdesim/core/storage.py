@@ -34,15 +34,28 @@ _DTYPES = {"float32": "<f4", "float64": "<f8", "int64": "<i8", "uint8": "|u1"}
 def write(path: Any, kind: str, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write ``arrays`` and the JSON-able ``settings`` to ``path``: the old file stays until the new one is complete."""
     target = pathlib.Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before saving {target.name}")
-    temporary = write_beside(target, kind, settings, arrays)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file in it")
+    check_folder(target)
     try:
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        temporary = write_beside(target, kind, settings, arrays)
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        before = "; the file that was there is as it was" if target.exists() else ""
+        raise OSError(error.errno, f"{target} could not be written: {error.strerror}{before}") from None
+
+
+def check_folder(target: pathlib.Path) -> None:
+    """Raise where there is no folder for a file of this name."""
+    if not target.parent.exists():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before writing {target.name}")
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"{target.parent} is a file, and no folder that {target.name} could be in")
 
 
 def write_beside(
