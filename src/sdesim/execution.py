@@ -262,15 +262,18 @@ def _device_block(run: Run) -> int:
 
 
 def _step_device(run: Run, task: _Task) -> tuple[int, int]:
-    from .cuda import paths
+    from .cuda import paths, reductions
 
     if run.stop[0]:
         return 0, -1
     block = task.block
-    feed = [_fed(part, block, run) for part in task.recording]
+    takes = reductions.all_taken(task.recording, run.dtype)
+    # what the kernel has no form for is fed with the states of the recorded times, as they come back
+    feed = [_fed(part, block, run) for part, one in zip(task.recording, takes, strict=True) if one is None]
     states = paths.run(
         run.model, task.x0, block.first, block.size, t0=run.t0, dt=run.dt, n_steps=run.n_steps, seed=run.seed,
         records=run.records, landings=run.landings, save=task.saved is not None or bool(feed),
+        takes=[one for one in takes if one is not None],
     )  # fmt: skip
     if states.saved is not None:
         if task.saved is not None:

@@ -4,13 +4,17 @@ The states stand in ``x`` (d, columns), column i the path path0 + i; a thread ha
 recorded times (``steps``). The body is index arithmetic: in the simulator it runs in Python.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..core import cache
 from ..integrate.step_text import indented
 from . import backend
+from .reductions import Taken
 from .steps import Model, Text
+
+REGISTERS = 64
 
 _KERNEL = """\
 import math
@@ -21,12 +25,13 @@ from numba import njit
 U32, U64 = np.uint32, np.uint64
 
 {functions}
-@cuda.jit
-def run(x, x0, many, first, last, path0, {arguments}, segments, saved, report):
+@cuda.jit{options}
+def run(x, x0, many, first, last, path0, {arguments}, segments, saved, times, report{more}):
     lane = cuda.threadIdx.x
     i = cuda.blockIdx.x * {threads} + lane
     inside = first <= i and i < last
     dead = False
+{setup}
     if inside:
         for j in range(x.shape[0]):
             x[j, i] = x0[(i - first) * many, j]
@@ -69,8 +74,8 @@ class Kernel:
             cache.keep(self.module)  # the functions, compiled for the CPU
 
 
-def kernel(model: Model) -> Kernel:
-    """The kernel of a process and a scheme; the same formulas give the same kernel."""
+def kernel(model: Model, takes: Sequence[Taken] = ()) -> Kernel:
+    """The kernel of a process, a scheme and reductions; the same formulas give the same kernel."""
     text = Text(model)
     functions = text.source()
     arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
@@ -78,12 +83,22 @@ def kernel(model: Model) -> Kernel:
     if arrays and backend.simulated:
         names["_plain"] = backend.plain
     given = ["_plain(q)" if name == "q" and "_plain" in names else name for name in text.arguments]
+    for one in takes:
+        names |= one.names
+    more = [name for one in takes for name in one.arguments]
     source = _KERNEL.format(
-        functions=functions, arguments=", ".join(text.arguments), threads=backend.THREADS,
-        advance=indented(_advance(text, given), 12), record=indented(_SAVE, 12),
+        functions=functions, options=_options(text), arguments=", ".join(text.arguments), threads=backend.THREADS,
+        advance=indented(_advance(text, given), 12), record=indented(_SAVE + "".join(one.record for one in takes), 12),
+        setup=indented("".join(one.setup for one in takes), 4), more="".join(f", {name}" for name in more),
     )  # fmt: skip
     module = cache.load(source, names)
     return Kernel(module, tuple(text.arguments), model.fast, source)
+
+
+def _options(text: Text) -> str:
+    """Registers are the limit of how many threads run at once, and an unrolled float32 loop needs few of them."""
+    few = text.unrolled and text.T == "np.float32"
+    return "" if backend.simulated or not few else f"(max_registers={REGISTERS})"
 
 
 def _advance(text: Text, given: list[str]) -> str:

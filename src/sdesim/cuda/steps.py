@@ -105,6 +105,11 @@ class Text:
             if coefficient.function is not None:
                 self.names[f"_f{position}"] = coefficient.function
 
+    @property
+    def unrolled(self) -> bool:
+        """Whether the steps of a whole block are written out one after the other."""
+        return len(self.model.coefficients) * self.model.width <= UNROLLED
+
     # ---- a step ----
 
     @property
@@ -288,13 +293,12 @@ class Text:
     def source(self) -> str:
         """The text of ``advance(state…, given…, s0, n)``, and of ``advance_bits(…, taken)`` for law-only schemes."""
         step = self.step()
-        unrolled = len(self.model.coefficients) * self.model.width <= UNROLLED
         text = _PART.format(
             carried=self.carried, given=self.given, opening=indented(self.opening, 4), draw=indented(self._draw(), 4),
             S=self.S, areas=indented(self._areas(), 8), increments=indented(self._increments(None), 8),
             step=indented(step, 8),
         )  # fmt: skip
-        if unrolled:
+        if self.unrolled:
             block = [*self._draw()]
             for r in range(self.S):
                 block += [f"s = first + b * {self.S} + {r}"] if self.model.uses_time or self._areas() else []
@@ -303,7 +307,9 @@ class Text:
                 carried=self.carried, given=self.given, opening=indented(self.opening, 4), S=self.S,
                 block=indented(block, 8),
             )  # fmt: skip
-        text += (_ADVANCE_UNROLLED if unrolled else _ADVANCE).format(carried=self.carried, given=self.given, S=self.S)
+        text += (_ADVANCE_UNROLLED if self.unrolled else _ADVANCE).format(
+            carried=self.carried, given=self.given, S=self.S
+        )
         if self.model.scheme.law_only:
             text += self._bit_source(step)
         return text
