@@ -31,10 +31,12 @@ def run(x, x0, many, first, last, path0, {arguments}, segments, saved, times, re
     i = cuda.blockIdx.x * {threads} + lane
     inside = first <= i and i < last
     dead = False
+    label, when, fraction = 0, 0, 0.0
 {setup}
     if inside:
         for j in range(x.shape[0]):
             x[j, i] = x0[(i - first) * many, j]
+{opening}
     for g in range(segments.shape[0]):
         s0, n, kind, taken, record = segments[g, 0], segments[g, 1], segments[g, 2], segments[g, 3], segments[g, 4]
         if inside and n > 0:
@@ -48,6 +50,7 @@ def run(x, x0, many, first, last, path0, {arguments}, segments, saved, times, re
         if bad:
             cuda.atomic.add(report, 0, 1)
             cuda.atomic.min(report, 1, i - first)
+{closing}
 """
 
 _SAVE = """\
@@ -78,21 +81,26 @@ def kernel(model: Model, takes: Sequence[Taken] = ()) -> Kernel:
     """The kernel of a process, a scheme and reductions; the same formulas give the same kernel."""
     text = Text(model)
     functions = text.source()
-    arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
     names = {**text.names, "cuda": backend.cuda}
-    if arrays and backend.simulated:
-        names["_plain"] = backend.plain
-    given = ["_plain(q)" if name == "q" and "_plain" in names else name for name in text.arguments]
     for one in takes:
         names |= one.names
-    more = [name for one in takes for name in one.arguments]
+    arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
+    if arrays and backend.simulated:
+        names["_plain"] = backend.plain
+    arguments = [name for name in text.arguments if name != "stack"]  # a thread's own
+    given = ["_plain(q)" if name == "q" and "_plain" in names else name for name in text.arguments]
+
+    def joined(lines: str, spaces: int) -> str:
+        return indented("".join(getattr(one, lines) for one in takes), spaces)
+
     source = _KERNEL.format(
-        functions=functions, options=_options(text), arguments=", ".join(text.arguments), threads=backend.THREADS,
-        advance=indented(_advance(text, given), 12), record=indented(_SAVE + "".join(one.record for one in takes), 12),
-        setup=indented("".join(one.setup for one in takes), 4), more="".join(f", {name}" for name in more),
+        functions=functions, options=_options(text), arguments=", ".join(arguments),
+        more="".join(f", {name}" for one in takes for name in one.arguments), threads=backend.THREADS,
+        setup=joined("setup", 4), opening=joined("opening", 8), advance=indented(_advance(text, given), 12),
+        record=indented(_SAVE, 12) + "\n" + joined("record", 12), closing=joined("closing", 4),
     )  # fmt: skip
     module = cache.load(source, names)
-    return Kernel(module, tuple(text.arguments), model.fast, source)
+    return Kernel(module, tuple(arguments), model.fast, source)
 
 
 def _options(text: Text) -> str:
@@ -106,12 +114,11 @@ def _advance(text: Text, given: list[str]) -> str:
     model = text.model
     lines = ["for j in range(x.shape[0]):" if model.scalar else "if True:"]
     state = ["x[j, i]"] if model.scalar else [f"x[{j}, i]" for j in range(model.d)]
-    dead = ["dead"] if model.freeze else []
     behind = (["U32(j)"] if model.scalar else []) + ["path0", "i", *given, "s0", "n"]
-    target = ", ".join([*state, *dead])
+    target = ", ".join([*state, *text.flags])
 
     def call(name: str, *more: str) -> str:
-        return f"{target} = {name}({', '.join([*state, *dead, *behind, *more])})"
+        return f"{target} = {name}({', '.join([*state, *text.flags, *behind, *more])})"
 
     if not model.scheme.law_only:
         return "\n".join([*lines, "    " + call("advance")])

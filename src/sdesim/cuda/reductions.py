@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 
 from ..core.compile import formula
+from ..integrate.crossing import STACK
+from ..integrate.reductions.first_passage import QUANTA_BITS, FirstPassagePart, quantum
 from ..integrate.reductions.histogram import HistogramPart, bin_of
 from ..integrate.reductions.moments import MERGING, MomentsPart
 from ..integrate.reductions.observable import ObservablePart
@@ -36,6 +38,8 @@ class Taken:
     arguments: dict[str, Any]
     results: dict[str, np.ndarray]
     shared: int
+    opening: str = ""  # when a thread has its initial state
+    closing: str = ""  # at the end
 
 
 def taken(part: Any, number: int, dtype: np.dtype) -> Taken | None:
@@ -49,6 +53,71 @@ def taken(part: Any, number: int, dtype: np.dtype) -> Taken | None:
     if isinstance(part, MomentsPart):
         return _moments(part, number, None)
     return None
+
+
+# ---- first passages -------------------------------------------------------------------------------------------------
+
+
+@njit(error_model="numpy")
+def side_of(x, lower, upper):
+    """The side on which a path starts that starts on a level or beyond it; 0 between them."""
+    return -1 if x <= lower else (1 if x >= upper else 0)
+
+
+@njit(error_model="numpy")
+def since_start(when, fraction, start, step):
+    """start + (when + fraction)·step, and the start itself for a path that passed at once (when < 0)."""
+    return start + (np.float64(when) + fraction) * step if when >= 0 else start
+
+
+@njit(error_model="numpy")
+def elapsed(when, fraction, n_steps):
+    """The share of the span after which a path passed."""
+    return (np.float64(when) + fraction) / n_steps if when >= 0 else 0.0
+
+
+@njit(error_model="numpy")
+def squared(k):
+    """k² in two words of 31 bits, the upper first."""
+    return (k * k) >> QUANTA_BITS, (k * k) & (2**QUANTA_BITS - 1)
+
+
+_PASSED = """\
+if inside and label != 0:
+    quanta, bin_number = _quantum(_elapsed(when, fraction, whole_span), passages.shape[1])
+    upper_word, lower_word = _squared(quanta)
+    side = {side}
+    cuda.atomic.add(passages, (side, bin_number), 1)
+    cuda.atomic.add(passage_sums, (side, 0), quanta)
+    cuda.atomic.add(passage_sums, (side, 1), upper_word)
+    cuda.atomic.add(passage_sums, (side, 2), lower_word)
+    if passage_times.shape[0] > 0:
+        passage_times[i - first] = _since_start(when, fraction, passage_start, passage_step)
+        passage_sides[i - first] = label
+"""
+
+
+def passed(part: FirstPassagePart, d: int, scalar: bool, clock: tuple[float, float, int]) -> Taken:
+    """The form of a first passage; what a step does about it is in ``steps``."""
+    spec = part.spec
+    part.span = (clock[0], clock[0] + clock[2] * clock[1])
+    state = "x[0, i]" if scalar else "(" + ", ".join(f"x[{j}, i]" for j in range(d)) + ",)"
+    finite = " and ".join(f"math.isfinite(x[{j}, i])" for j in range(d))
+    if spec.of is None:
+        setup = f"stack = cuda.local.array((2, {STACK}), np.float64)\n"
+        opening = f"label, when = _side_of(np.float64(x[{spec.component}, i]), lower, upper), -1\n"
+    else:
+        setup = ""
+        opening = f"if {finite} and not _inside({state}):\n    label, when = 1, -1\n"
+    arrays = {
+        "passages": part.counts, "passage_sums": part.sums, "passage_times": part.times, "passage_sides": part.sides,
+    }  # fmt: skip
+    return Taken(
+        setup, "", {"_side_of": side_of, "_quantum": quantum, "_elapsed": elapsed, "_since_start": since_start,
+                    "_squared": squared},
+        {**arrays, "whole_span": float(clock[2]), "passage_start": clock[0], "passage_step": clock[1]}, arrays, 0,
+        opening=opening, closing=_PASSED.format(side="(label + 1) // 2" if spec.of is None else "0"),
+    )  # fmt: skip
 
 
 # ---- histograms -----------------------------------------------------------------------------------------------------
