@@ -12,7 +12,6 @@ from .core import blocks, checks, stream
 from .core.compile import formula
 from .core.output import Output
 from .core.zarr_output import ZarrOutput
-from .cuda import backend
 from .errors import DeviceError, MemoryLimitError
 from .fokker_planck.boundary import Robin
 from .integrate import noise
@@ -258,6 +257,8 @@ def _check_device(
             "FirstPassage(of=...) looks at all components of a state at once, and device='cuda' takes those of "
             f"{type(process).__name__} one after the other; use device='cpu'"
         )
+    from .cuda import backend
+
     backend.require()
 
 
