@@ -9,10 +9,7 @@ from scipy.special import ndtr
 import sdesim as sde
 from sdesim.core import stream
 from sdesim.expect import (
-    LEVEL_SHIFT,
     Expectation,
-    Sampler,
-    Tally,
     allocation,
     expect,
     guarded,
@@ -21,6 +18,7 @@ from sdesim.expect import (
     remaining_bias,
     state_shape,
 )  # fmt: skip
+from sdesim.level_sums import LEVEL_SHIFT, Sampler, Tally
 
 pytestmark = pytest.mark.slow
 

@@ -136,6 +136,26 @@ def test_ctrl_c_leaves_the_finished_paths_under_the_partial_name(tmp_path, reduc
     assert paths.final.tobytes() == plain.final[:n].tobytes()
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_group_is_gone_on_with_from_a_checkpoint(tmp_path, damaged):
+    settings = {"save": "all", "out": tmp_path / "x.zarr", "workers": 1, "checkpoint": tmp_path / "c.npz"}
+    part = run(progress=stopping(1200), **settings)
+    assert 1200 <= part.n_paths < 3000
+    del part
+    seen = []
+    settings["progress"] = lambda done, total: seen.append(done)
+    if damaged:  # a chunk that is not what was written
+        zarr.open_array(tmp_path / "x.zarr.partial" / "x", mode="r+")[0:1, 3] = 7.0
+        with pytest.warns(RuntimeWarning, match="1 of . blocks in x.zarr.partial are not what was written"):
+            paths = run(**settings)
+    else:
+        paths = run(**settings)
+    assert paths.x[:].tobytes() == run(save="all").x.tobytes()
+    assert seen[0] >= (512 if damaged else 1200)
+    assert (tmp_path / "x.zarr").is_dir()
+    assert not (tmp_path / "x.zarr.partial").exists()
+
+
 def test_an_error_leaves_what_was_written_and_says_where(tmp_path):
     with pytest.raises(LookupError, match="stopped") as caught:
         run(save="all", out=tmp_path / "x.zarr", progress=stopping(1200, LookupError), workers=1)

@@ -1,14 +1,16 @@
-"""The command line: ``sdesim demo | sample | random | bench | doctor | cache``; a thin caller of the library.
+"""The command line: ``sdesim demo | run | sample | random | bench | doctor | cache``; a thin caller of the library.
 
-Exit codes: 0 all right, 1 a claim or a check failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 all right, 1 a claim or a check failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM).
 """
 
 import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -68,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="print the figures as JSON")
     demo.set_defaults(run=_demo)
 
+    study = commands.add_parser("run", help="a whole study from a file: paths, density, tables, pictures")
+    study.add_argument("config", help="the file, TOML; examples/study.toml is one")
+    study.add_argument("--resume", action="store_true", help="go on with a study that was not finished")
+    study.add_argument("--out", help="the folder of its outputs, in place of the file's")
+    study.add_argument("--seed", type=int, help="in place of the file's")
+    study.add_argument("--paths", type=int, help="how many paths, in place of the file's")
+    study.set_defaults(run=_study)
+
     sample = commands.add_parser("sample", help="pictures drawn by a network: the one that ships, or one you saved")
     sample.add_argument("--out", default="sdesim-sample.png", help="the picture (default sdesim-sample.png)")
     sample.add_argument("--model", help="a file by sdesim.save; without it handwritten digits, by a network that ships")
@@ -123,6 +133,35 @@ def _demo(options: argparse.Namespace) -> int:
         )
         print(f"picture: {options.out}")
     return 0 if all(c.holds for c in claims) else 1
+
+
+def _study(options: argparse.Namespace) -> int:
+    from . import study
+
+    ended = []
+
+    def end(number: int, frame: Any) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    listening = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if listening else None
+    try:
+        found = study.read(options.config, out=options.out, seed=options.seed, n_paths=options.paths)
+        study.run(found, resume=options.resume, progress=sys.stderr.isatty())
+        return 0
+    except study.StudyError as error:
+        if options.debug:
+            raise
+        print(f"sdesim: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        where = f": {error}" if str(error) else ""
+        print(f"interrupted{where}; go on with: sdesim run {options.config} --resume", file=sys.stderr)
+        return 143 if ended else 130
+    finally:
+        if listening:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _sample(options: argparse.Namespace) -> int:

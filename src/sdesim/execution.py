@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from .core.compile import LANES
 from .errors import NonFiniteError
 from .integrate import adaptive, batch, tiles
 from .integrate.reductions import Recorder, save_recorder
+from .keeping import Kept
 from .preparation import Part, Run, prepare
 
 
@@ -26,6 +28,7 @@ class Outcome:
     complete: bool
     final: np.ndarray | None
     saved: np.ndarray | None
+    placed: bool = False  # the output file was complete, under its name, before
 
     @property
     def n(self) -> int:
@@ -74,42 +77,54 @@ def warn_of_times(run: Run) -> None:
         )
 
 
-def execute(run: Run, *, executor: Any, workers: int, progress: Any) -> Outcome:
-    """Run all blocks; the parts in their order."""
-    if not run.process.batch_only:
+def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept | None = None) -> Outcome:
+    """Run all blocks, but for those that a checkpoint has; the parts in their order."""
+    if run.device != "cpu":
+        workers = 1
+    elif not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
-    size = block_size(run, workers)
+    size = block_size(run, workers) if kept is None else kept.block_size or block_size(run, workers)
     plan = blocks.cut(run.first_path, run.n_paths, size if run.out is None else run.out.block(size))
-    if run.out is not None:
-        run.out.create()
+    found = {} if kept is None else kept.begin(plan, size, storage)
+    placed = kept is not None and kept.placed
+    if run.out is not None and not placed:
+        if kept is not None and kept.reopened:
+            run.out.reopen()
+        else:
+            run.out.create()
     try:
         parts, complete = blocks.run(
-            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress
-        )
+            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,
+            found=found, keep=None if kept is None else kept.keep,
+        )  # fmt: skip
     except BaseException as error:
         if run.out is not None:
             error.add_note(f"what was written of {run.out.path.name} is in {run.out.partial}")
         raise
+    if kept is not None and complete:
+        kept.finish(parts)
     finished = plan[: len(parts)]
     if storage is None and (keep or run.out is not None):
         storage = _joined([part.final for part in parts]), _joined([part.saved for part in parts])
     n = sum(block.size for block in finished)
     final, saved = (None, None) if storage is None else (None if a is None else a[:n] for a in storage)
-    return Outcome(finished, parts, complete, final, saved)
+    return Outcome(finished, parts, complete, final, saved, placed)
 
 
 def block_size(run: Run, workers: int) -> int:
     """Paths of a block; nothing depends on it but how soon a block is done.
 
     A block is small enough for cores to end together, for its states to be few, and for an interruption, or the loss
-    of its worker, to cost little: a tenth of a second in compiled steps, more where the steps are in Python.
+    of its worker, to cost little: some tenths of a second in compiled steps, seconds where the steps are in Python.
     """
+    if run.device != "cpu":
+        return _device_block(run)
     states = not _final_only(run) and (run.out is not None or not run.reduce)
     limit = 16384 if states else 65536
     shares = 1 if workers == 1 else 4 * workers
-    steps = (2**22 if run.process.batch_only else 2**24) // (run.n_steps * run.d)
+    steps = (2**22 if run.process.batch_only else 2**26) // (run.n_steps * run.d)
     return max(LANES, min(limit, run.n_paths // shares, steps))
 
 
@@ -153,11 +168,13 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     parts = [reduction.start(block, d, len(run.records)) for reduction in run.reduce]
     recording = [part for part in parts if not hasattr(part, "watcher")]
     # passages are seen before a wall folds, wraps or holds the path
-    watchers = [part.watcher(run.dtype, run.context) for part in parts if hasattr(part, "watcher")]
+    watching = [part for part in parts if hasattr(part, "watcher")]
+    watchers = [part.watcher(run.dtype, run.context) for part in watching] if run.device == "cpu" else []
     watchers += [] if run.walls is None else [run.walls.watcher(run.dtype, run.context)]
     counts = np.zeros((2, n if run.scheme.counts else 0), np.int64)
-    task = _Task(block, x0, increments, recording, watchers, counts, final, saved)
-    n_bad, first_bad = (_step_batch if run.process.batch_only else _step_tiles)(run, task)
+    task = _Task(block, x0, increments, recording, watching, watchers, counts, final, saved)
+    engine = _step_device if run.device != "cpu" else _step_batch if run.process.batch_only else _step_tiles
+    n_bad, first_bad = engine(run, task)
     for part in parts:
         if hasattr(part, "close"):
             part.close()
@@ -165,9 +182,11 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
         run.out.put(block.offset, place)
     keep = storage is None and not run.reduce and run.out is None
     end = keep or (run.out is not None and not run.ends)
+    digest = zlib.crc32(place.data) if run.sealed else None
     return Part(
-        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad
-    )
+        final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad,
+        digest,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -178,6 +197,7 @@ class _Task:
     x0: np.ndarray
     increments: np.ndarray | None
     recording: list[Any]
+    watching: list[Any]
     watchers: list[Recorder]
     counts: np.ndarray
     final: np.ndarray
@@ -260,6 +280,41 @@ def _step_batch(run: Run, task: _Task) -> tuple[int, int]:
     task.final[...] = x
     bad = dead | ~np.isfinite(x).all(axis=1)
     return int(bad.sum()), int(np.argmax(bad)) if bad.any() else -1
+
+
+def _device_block(run: Run) -> int:
+    from .cuda import paths
+
+    kept = 0 if _final_only(run) and not run.reduce else len(run.records)
+    return paths.block_size(run.n_paths, kept, run.n_steps, run.d, run.dtype.itemsize)
+
+
+def _step_device(run: Run, task: _Task) -> tuple[int, int]:
+    from .cuda import paths, reductions
+
+    if run.stop[0]:
+        return 0, -1
+    block = task.block
+    takes = reductions.all_taken(task.recording, run.dtype)
+    # what the kernel has no form for is fed with the states of the recorded times, as they come back
+    feed = [_fed(part, block, run) for part, one in zip(task.recording, takes, strict=True) if one is None]
+    taken = [one for one in takes if one is not None]
+    scalar, clock = run.model.scalar, (run.t0, run.dt, run.n_steps)
+    taken += [reductions.passed(part, run.d, scalar, clock) for part in task.watching]
+    spec = run.passage
+    states = paths.run(
+        run.model, task.x0, block.first, block.size, t0=run.t0, dt=run.dt, n_steps=run.n_steps, seed=run.seed,
+        records=run.records, landings=run.landings, save=task.saved is not None or bool(feed),
+        takes=taken, levels=(0.0, 0.0, False) if spec is None else (spec.lower, spec.upper, spec.bridge),
+    )  # fmt: skip
+    if states.saved is not None:
+        if task.saved is not None:
+            task.saved[...] = states.saved
+        for give in feed:
+            for index in range(len(run.records)):
+                give(index, states.saved[:, index])
+    task.final[...] = states.final
+    return states.n_bad, states.first_bad
 
 
 def _fed(part: Any, block: blocks.Block, run: Run) -> Callable[[int, np.ndarray], None]:

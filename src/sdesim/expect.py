@@ -11,6 +11,7 @@ order above ½) it grows as tolerance⁻², as if paths without discretisation e
 "Multilevel Monte Carlo path simulation"; Giles 2015, Acta Numerica 24, algorithm 1).
 """
 
+import contextlib
 import dataclasses
 import math
 import statistics
@@ -20,17 +21,13 @@ from typing import Any
 import numpy as np
 
 from . import bind
-from .core import blocks, checks
-from .core.compile import LANES
-from .errors import NonFiniteError
-from .execution import final_states
+from .core import blocks, checks, identity
+from .core.checkpoint import Checkpoint
 from .integrate.schemes import Scheme
+from .level_sums import WARM_UP, Sampler, Sums, Tally
 
 MOST = 2**40  # samples of a level: far beyond a day's work
-CHUNK = 2**18  # paths whose states are in memory at once
-LEVEL_SHIFT = 48  # level l uses the paths from l · 2⁴⁸ on
 BIAS_SHARE = 0.25  # of the tolerance; levels beyond the first are cheap, samples are not
-WARM_UP = (4096, 1024, 512)  # samples of the first levels, to measure their variances
 FEWEST = 512  # samples of a level added later
 CARRIERS = 30  # a variance that rests on fewer samples than this is not trusted
 
@@ -106,6 +103,7 @@ def expect(
     executor: Any = None,
     workers: int | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
 ) -> Expectation:
     """E[f(X_t1)] within ``tolerance`` at the stated confidence, by multilevel Monte Carlo (see the module).
 
@@ -135,6 +133,8 @@ def expect(
         the same bits for any executor and number of workers.
     dtype : float64 or float32 states; the sums are float64.
     executor, workers, progress : as in ``simulate``; progress counts steps, and its total grows with the plan.
+    checkpoint : a file that the sums are written to, every 30 s, on Ctrl-C and SIGTERM, and at the end; with it the
+        same call goes on where it was, to the same bits.
 
     Returns
     -------
@@ -159,16 +159,26 @@ def expect(
         raise TypeError(f"process must be a process, and {name} is a class; make one: {name}(...)")
     checks.integer("n_steps · 2^max_levels", n_steps << max_levels, below=2**33)
     scheme = pick_scheme(process, method)
-    sampler = Sampler(
-        process, f, x0, state_shape(process, x0), checks.time_span(t_span), scheme.name, n_steps,
-        is_antithetic(process, scheme), checks.seed(seed), checks.dtype(dtype), executor,
-        blocks.check_executor(executor, workers),
-    )  # fmt: skip
-    bar = blocks.progress_bar(checks.progress(progress), 0, " steps")
-    try:
-        return _refine(sampler, tolerance, confidence, max_levels, bar)
-    finally:
-        bar.close()
+    span, kind, workers = checks.time_span(t_span), checks.dtype(dtype), blocks.check_executor(executor, workers)
+    shape = state_shape(process, x0)
+    with Checkpoint(checkpoint, "expectation") if checkpoint is not None else contextlib.nullcontext() as kept:
+        seed = checks.seed(seed if kept is None else kept.seed(seed))
+        sampler = Sampler(
+            process, f, x0, shape, span, scheme.name, n_steps, is_antithetic(process, scheme), seed, kind, executor,
+            workers,
+        )  # fmt: skip
+        settings = {
+            "process": process, "f": f, "x0": x0, "t_span": span, "tolerance": tolerance, "confidence": confidence,
+            "method": scheme.name, "n_steps": n_steps, "max_levels": max_levels, "seed": seed, "dtype": kind.name,
+        }  # fmt: skip
+        bar = blocks.progress_bar(checks.progress(progress), 0, " steps")
+        try:
+            sums = Sums(sampler, bar, kept)
+            if kept is not None:
+                sums.restore(kept.begin(identity.settings(**settings)))
+            return _refine(sums, tolerance, confidence, max_levels)
+        finally:
+            bar.close()
 
 
 def state_shape(process: Any, x0: Any) -> tuple[int, ...]:
@@ -236,135 +246,17 @@ def is_antithetic(process: Any, scheme: Scheme) -> bool:
     return scheme.fan is not None and (process.noise != "general" or bind.noise_dim(process, process.dim) > 1)
 
 
-# ---- samples --------------------------------------------------------------------------------------------------------
-
-
-class Tally:
-    """Number, mean and sum of squared deviations of what has been added (Chan, Golub & LeVeque 1983)."""
-
-    def __init__(self) -> None:
-        self.n, self.mean, self.squares = 0, 0.0, 0.0
-        self.second, self.fourth = 0.0, 0.0  # sums of the powers themselves
-
-    def add(self, values: np.ndarray) -> None:
-        n, mean = len(values), float(values.mean())
-        gap, total = mean - self.mean, self.n + n
-        with np.errstate(over="ignore"):  # an unstable scheme; an infinite variance is told of later
-            powers = values * values
-            self.squares += float(((values - mean) ** 2).sum()) + (gap * self.n) * (gap * n / total)
-            self.second += float(powers.sum())
-            self.fourth += float((powers * powers).sum())
-        self.mean += gap * n / total
-        self.n = total
-
-    @property
-    def variance(self) -> float:
-        return self.squares / (self.n - 1) if self.n > 1 else 0.0
-
-    @property
-    def carriers(self) -> float:
-        """How many of the values the sum of squares rests on: (Σ v²)² / Σ v⁴, which is n where all are of one size."""
-        return self.second / self.fourth * self.second if self.fourth > 0.0 else 0.0
-
-
-@dataclasses.dataclass
-class Sampler:
-    """Draws the differences of a level, from the paths of that level in their order."""
-
-    process: Any
-    f: Callable[[np.ndarray], Any]
-    x0: Any
-    state_shape: tuple[int, ...]
-    t_span: tuple[float, float]
-    method: str
-    n_steps: int
-    antithetic: bool
-    seed: int
-    dtype: np.dtype
-    executor: Any
-    workers: int
-
-    def cost(self, level: int) -> int:
-        """Steps of one sample: the fine paths, and the coarse one."""
-        fine = self.n_steps << level
-        return fine if level == 0 else fine * (2 if self.antithetic else 1) + fine // 2
-
-    def values(
-        self, level: int, first: int, n: int, *, n_steps: int, coarsen: int = 1, swap: bool = False
-    ) -> np.ndarray:
-        """F of n paths, from number ``first`` of the level on."""
-        try:
-            states = final_states(
-                self.process, self.x0, self.t_span, n_steps, n, method=self.method, seed=self.seed,
-                first_path=(level << LEVEL_SHIFT) + first, dtype=self.dtype, coarsen=coarsen, swap=swap,
-                executor=self.executor, workers=self.workers,
-            ).reshape(n, *self.state_shape)  # fmt: skip
-        except NonFiniteError as error:
-            raise NonFiniteError(
-                f"on level {level} {str(error).partition(';')[0]}; take more steps on the coarsest level (n_steps is "
-                f"{self.n_steps}), or a method for steep drifts such as 'tamed_euler'"
-            ) from None
-        values = np.asarray(self.f(states))
-        if values.shape != (n,):
-            raise ValueError(
-                f"f returned shape {values.shape} for states of shape {states.shape}; it must return one number a "
-                f"path, shape ({n},)"
-            )
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"f must return real numbers, got dtype {values.dtype}")
-        values = values.astype(np.float64)
-        bad = ~np.isfinite(values)
-        if bad.any():
-            i = int(np.argmax(bad))
-            raise ValueError(
-                f"f returned {values[i]} for the state {states[i]} (and for {int(bad.sum())} of {n} paths in all); it "
-                "must be finite for every state the paths reach"
-            )
-        return values
-
-    def sample(self, level: int, first: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """n differences of a level (on level 0, values), and f on the fine paths alone."""
-        steps = self.n_steps << level
-        fine = self.values(level, first, n, n_steps=steps)
-        if level == 0:
-            return fine, fine
-        coarse = self.values(level, first, n, n_steps=steps // 2, coarsen=2)
-        if not self.antithetic:
-            return fine - coarse, fine
-        swapped = self.values(level, first, n, n_steps=steps, swap=True)
-        return 0.5 * (fine + swapped) - coarse, fine
-
-
 # ---- levels ---------------------------------------------------------------------------------------------------------
 
 
-def _refine(sampler: Sampler, tolerance: float, confidence: float, max_levels: int, bar: Any) -> Expectation:
+def _refine(sums: Sums, tolerance: float, confidence: float, max_levels: int) -> Expectation:
     """Sample, estimate, add levels, until bias and statistical error are within their shares."""
     quantile = statistics.NormalDist().inv_cdf(0.5 + 0.5 * confidence)
     target = (1.0 - BIAS_SHARE) * tolerance / quantile  # standard error of the sum
-    differences: list[Tally] = []
-    fine: list[Tally] = []
-    bar.total = 0
-
-    def grow(level: int, n: int) -> None:
-        """Bring a level to n samples, in whole tiles."""
-        n = -(-n // LANES) * LANES
-        bar.total += (n - differences[level].n) * sampler.cost(level)
-        while differences[level].n < n:
-            size = min(CHUNK, n - differences[level].n)
-            values, on_fine = sampler.sample(level, differences[level].n, size)
-            differences[level].add(values)
-            fine[level].add(on_fine)
-            bar.update(size * sampler.cost(level))
-
-    def add_level(n: int) -> None:
-        differences.append(Tally())
-        fine.append(Tally())
-        grow(len(differences) - 1, n)
-
-    for n in WARM_UP:
-        add_level(n)
+    sampler = sums.sampler
     while True:
+        sums.carry_out()
+        differences, fine = sums.differences, sums.fine
         costs = [sampler.cost(level) for level in range(len(differences))]
         variances = guarded(differences)
         wanted = allocation(variances, costs, target)
@@ -376,9 +268,8 @@ def _refine(sampler: Sampler, tolerance: float, confidence: float, max_levels: i
                 f"so coarse a step is unstable, more steps on the coarsest level (n_steps is {sampler.n_steps})"
             )
         short = [level for level, n in enumerate(wanted) if n > differences[level].n]
-        for level in short:
-            grow(level, math.ceil(1.01 * wanted[level]))  # a little more, so that this comes to an end
         if short:
+            sums.plan = [(level, math.ceil(1.01 * wanted[level])) for level in short]  # so that this comes to an end
             continue
         bias = remaining_bias(differences)
         if bias <= BIAS_SHARE * tolerance:
@@ -391,7 +282,9 @@ def _refine(sampler: Sampler, tolerance: float, confidence: float, max_levels: i
             )
         predicted = variances[-1] * min(0.5, variances[-1] / variances[-2] if variances[-2] > 0.0 else 0.5)
         costs.append(sampler.cost(len(differences)))
-        add_level(max(FEWEST, allocation([*variances, predicted], costs, target)[-1]))
+        n = max(FEWEST, allocation([*variances, predicted], costs, target)[-1])
+        sums.plan = [(len(differences), n)]
+    sums.finish()
     error = math.sqrt(sum(v / d.n for v, d in zip(variances, differences, strict=True)))
     finest = sampler.n_steps << (len(differences) - 1)
     # of f itself: a level with many samples tells it best, and the last such level is the nearest to the finest

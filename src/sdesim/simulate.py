@@ -1,5 +1,6 @@
 """simulate: paths of a process."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from .core import blocks, checks
+from .core.checkpoint import Checkpoint
 from .core.output import Output
 from .core.zarr_output import component_names
 from .errors import NonFiniteError
 from .execution import Outcome, execute, warn_of_times, work
 from .integrate import adaptive
+from .keeping import Kept
 from .preparation import Run, check_memory, prepare
 from .processes.base import Process
 from .processes.plain import PlainProcess
@@ -137,6 +140,7 @@ def simulate(
     out: Any = None,
     seed: int | None = None,
     dtype: Any = np.float64,
+    device: str = "cpu",
     executor: Any = None,
     workers: int | None = None,
     first_path: int = 0,
@@ -145,6 +149,7 @@ def simulate(
     rtol: float | None = None,
     atol: float | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
     on_nonfinite: str = "raise",
     debug: bool = False,
 ) -> Paths:
@@ -170,6 +175,9 @@ def simulate(
         of a (seed, path) pair is the same for every process, method and number of paths: two processes run with one
         seed are driven by one Brownian path.
     dtype : float64, or float32 for three times the speed and 7 digits.
+    device : "cpu", or "cuda" for an NVIDIA GPU (``pip install sdesim[cuda]``): a thread a path, the time loop in the
+        kernel, the bits of the CPU. "cuda:fast" draws float32 normals by the GPU's own logarithm and sine, at twice the
+        speed: the same stream, other bits. It takes compiled formulas and schemes made of stages; docs/gpu.md.
     executor, workers : anything with ``submit`` (threads by default) and how many. The result has the same bits for
         any of them.
     first_path : the number of the first path; two runs over [0, n) and [n, 2n) are the halves of one.
@@ -180,6 +188,10 @@ def simulate(
     rtol, atol : tolerances of an adaptive method (1e-3 and 1e-6 by default): the estimated error of a step stays below
         atol + rtol |x|. Its ``n_steps`` are the largest steps and those at which states can be saved, 32 by default.
     progress : True for a bar, or a function called as progress(done, total).
+    checkpoint : a file that the finished blocks of paths are written to: every 30 s, on Ctrl-C and SIGTERM, and at the
+        end. The same call goes on where that one was, whatever ended it, to the same bits in everything; a call with
+        other arguments is refused with the one that differs, and a finished one returns at once. With ``out`` the
+        states stay where they are, in the ``.partial`` file.
     on_nonfinite : "raise" a NonFiniteError that names the first bad path, step and time; "freeze" such paths at their
         last finite state; "ignore".
     debug : True to run the process's formulas as plain Python, path by path: a thousand times slower, with indices
@@ -190,18 +202,23 @@ def simulate(
     -------
     Paths. After Ctrl-C, the paths that were finished, with ``success=False``.
     """
-    if checks.truth("debug", debug):
-        process = _plain(process)
-    run = prepare(
-        process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce, seed=seed,
-        dtype=dtype, first_path=first_path, increments=increments, boundary=boundary, rtol=rtol, atol=atol,
-        on_nonfinite=on_nonfinite, out=out,
-    )  # fmt: skip
+    if device != "cpu" and (executor is not None or workers is not None):
+        raise ValueError(f"device={device!r} runs its own threads; leave executor and workers out")
     workers = blocks.check_executor(executor, workers)
     checks.progress(progress)
-    warn_of_times(run)
-    again = functools.partial(execute, executor=executor, workers=workers, progress=progress)
-    return _finish(run, again(run), again)
+    process = _plain(process) if checks.truth("debug", debug) else process
+    with Checkpoint(checkpoint, "simulation") if checkpoint is not None else contextlib.nullcontext() as file:
+        run = prepare(
+            process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce,
+            seed=seed if file is None else file.seed(seed), dtype=dtype, first_path=first_path, increments=increments,
+            boundary=boundary, rtol=rtol, atol=atol, on_nonfinite=on_nonfinite, out=out,
+            begun=file is not None and file.exists, device=device,
+        )  # fmt: skip
+        run.sealed = file is not None and run.out is not None
+        kept = None if file is None else Kept(file, run)
+        warn_of_times(run)
+        again = functools.partial(execute, executor=executor, workers=workers, progress=progress)
+        return _finish(run, again(run, kept=kept), again)
 
 
 def _plain(process: Any) -> Any:
@@ -229,7 +246,7 @@ def _finish(run: Run, outcome: Outcome, repeat: Callable[[Run], Outcome]) -> Pat
             raise NonFiniteError(message)
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     if run.out is not None and outcome.complete:
-        place = run.out.finish()
+        place = run.out.path if outcome.placed else run.out.finish()
         if place != run.out.path:
             message += f"; {run.out.path} was made by somebody else meanwhile, the states are in {place}"
             warnings.warn(message, RuntimeWarning, stacklevel=3)

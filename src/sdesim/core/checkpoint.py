@@ -100,6 +100,12 @@ class Checkpoint:
         self._compare(found)
         return arrays
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        self._look()
+        return self._found is not None
+
     def seed(self, seed: Any) -> Any:
         """The seed given, or for None that of the run in the file, where there is one."""
         self._look()

@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zlib
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,8 +35,13 @@ class Output:
     suffix: ClassVar[str] = ".npy"
 
     @classmethod
-    def at(cls, path: Any, shape: tuple[int, ...], dtype: np.dtype, **more: Any) -> Self:
-        """An output at a path given by a user; raises where there is no place for it."""
+    def at(
+        cls, path: Any, shape: tuple[int, ...], dtype: np.dtype, *, begun: bool = False, **more: Any
+    ) -> Self:  # fmt: skip
+        """An output at a path given by a user; raises where there is no place for it.
+
+        Where it may have been ``begun`` by an earlier run, it is looked at later.
+        """
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"out must be a path that ends in .npy or .zarr, got {path!r}")
         target = pathlib.Path(os.fspath(path)).absolute()
@@ -43,7 +49,8 @@ class Output:
             raise ValueError(f"out must be a path that ends in .npy or .zarr, got {str(path)!r}")
         storage.check_folder(target)
         output = cls(target, shape, np.dtype(dtype), **more)
-        output._check_free()
+        if not begun:
+            output._check_free()
         output._check_writable()
         return output
 
@@ -101,6 +108,12 @@ class Output:
                 raise self._no_room(free) from None
             raise
 
+    def reopen(self) -> None:
+        """Make the partial file of an earlier run what it was before that ended: as long as all rows, and saying so."""
+        with open(self.partial, "rb+") as file:
+            self._reserve(file.fileno())
+        self.shorten(self.shape[0])
+
     def _reserve(self, handle: int) -> None:
         """Take the blocks of the disk now: a map of a file with holes would end in SIGBUS where none are left."""
         if hasattr(os, "posix_fallocate"):
@@ -111,6 +124,19 @@ class Output:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
         os.truncate(handle, self.n_bytes)
+
+    def digest(self, path: pathlib.Path, first: int, n: int) -> int | None:
+        """A checksum (CRC-32) of rows first … first + n − 1 of a file; None where it has them not."""
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        with open(path, "rb") as file:
+            file.seek(len(self._prefix(self.shape)) + first * row)
+            left, found = n * row, 0
+            while left:
+                data = file.read(min(left, 2**22))
+                if not data:
+                    return None
+                found, left = zlib.crc32(data, found), left - len(data)
+        return found
 
     def rows(self, first: int, n: int) -> np.ndarray:
         """Rows first … first + n − 1, to be written."""

@@ -13,10 +13,11 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import stat
 import struct
-import tempfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -74,27 +75,41 @@ def write_beside(
         described[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": _digest(data)}
         members[name] = data
     header = json.dumps({"format": FORMAT, "kind": kind, "settings": settings, "arrays": described}, allow_nan=False)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".tmp")
+    with _beside(target, wait) as (file, temporary), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo("header"), header)
+        for name, data in members.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=data.nbytes >= 2**31) as member:
+                np.lib.format.write_array(member, data, version=(1, 0), allow_pickle=False)
+    return temporary
+
+
+def write_bytes(target: pathlib.Path, data: bytes) -> None:
+    """Write any file whole or not at all."""
+    with _beside(target, True) as (file, temporary):
+        file.write(data)
+    os.replace(temporary, target)
+
+
+@contextlib.contextmanager
+def _beside(target: pathlib.Path, wait: bool) -> Iterator[tuple[BinaryIO, pathlib.Path]]:
+    """A new file in the folder of ``target``, deleted where writing it fails."""
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+    file = open(temporary, "xb")  # noqa: SIM115
     try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(zipfile.ZipInfo("header"), header)
-                for name, data in members.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=data.nbytes >= 2**31) as member:
-                        np.lib.format.write_array(member, data, version=(1, 0), allow_pickle=False)
+        with file:
+            yield file, temporary
             if wait:
                 file.flush()
                 os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
-    return pathlib.Path(temporary)
 
 
 def temporaries(target: pathlib.Path) -> list[pathlib.Path]:
     """What writers of ``target`` that were killed have left in its folder."""
-    name = re.compile(re.escape(target.name) + r"\.[a-z0-9_]{8}\.tmp")
+    name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{8}\.tmp")
     return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import shutil
+import zlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,6 +83,15 @@ class ZarrOutput(Output):
             dimension_names=names,
         )  # fmt: skip
         group.create_array("time", data=self.times, compressors=None, dimension_names=("time",))
+
+    def reopen(self) -> None:
+        """Let the partial group of an earlier run say that it holds all paths, as it did before that ended."""
+        self.shorten(self.shape[0])
+
+    def digest(self, path: pathlib.Path, first: int, n: int) -> int | None:
+        """A checksum (CRC-32) of rows first … first + n − 1 of a group; None where it has them not."""
+        array = self.opened(path, self.shape[0])
+        return None if array.shape[0] < first + n else zlib.crc32(np.ascontiguousarray(array[first : first + n]).data)
 
     def rows(self, first: int, n: int) -> np.ndarray:
         """Room for rows first … first + n − 1, which ``put`` writes."""

@@ -134,8 +134,6 @@ class Runner:
     def run(self, first_path: int, seed: int, tick: Callable[[int], Any]) -> int:
         """All steps from the start; the first step with a number that is none, or −1."""
         program = self.resident.program
-        self.x.copy_to_device(np.zeros(self.x.shape, np.float32))
-        self.kept.copy_to_device(np.zeros(self.kept.shape, np.float32))
         self.step.copy_to_device(np.zeros(1, np.int32))
         self.place.copy_to_device(np.array([first_path, seed], np.uint64))
         cuda.synchronize()

@@ -12,11 +12,15 @@ Below ``t_min`` no score is asked for: the flow from t = 0 to there is driven by
 density smooth on that scale is a second-order error.
 """
 
+import contextlib
+import functools
 from typing import Any
 
 import numpy as np
 
-from ..core import blas, blocks, checks, stream
+from ..core import blas, blocks, checks, identity, stream
+from ..core.checkpoint import Checkpoint
+from ..core.kept_rows import KeptRows
 from . import flow
 from .divergence import divergence_of
 from .guided import Guidance, GuidedScore, check_labels
@@ -42,6 +46,7 @@ def log_likelihood(
     labels: Any = None,
     workers: int | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
 ) -> np.ndarray:
     r"""log p₀(x) in nats, or log p₀(x | label), one number a point.
 
@@ -65,6 +70,8 @@ def log_likelihood(
         Of the probes.
     labels : int or (n,)
         Classes, −1 for none, as in ``sample``: the density is that of each point's class.
+    checkpoint : path
+        As in ``sample``.
 
     Raises
     ------
@@ -90,13 +97,14 @@ def log_likelihood(
         checks.choice("scheme", scheme, flow.FIXED)
         n_steps = checks.integer("n_steps", n_steps, minimum=1)
     tolerance = 1e-5 if rtol is None else checks.real("rtol", rtol, above=0.0)
-    seed = checks.seed(seed)
+    file = None if checkpoint is None else Checkpoint(checkpoint, "likelihood")
+    seed = checks.seed(seed if file is None else file.seed(seed))
     checks.progress(progress)
     classes = check_labels(score, labels, n)
     found = np.empty(n)
     stop = np.zeros(1, np.int64)
 
-    def one(block: blocks.Block) -> None:
+    def one(block: blocks.Block) -> np.ndarray:
         here = slice(block.offset, block.offset + block.size)
         given = None if classes is None else classes[here]
         guided = GuidedScore(noised, score, Guidance(None, None), given, range(here.start, here.stop))
@@ -117,12 +125,23 @@ def log_likelihood(
                     raise Stopped
                 state = step(state, t, later)
         found[here] = state[:, d] + _log_prior(rows, trace, state[:, :d])
+        return found[here]
 
-    work = blocks.cut(0, n, blocks.LEAF)
-    with blas.single_threaded():
-        _, whole = blocks.run(
-            one, work, (), workers=blocks.check_executor(None, workers), stop=stop, progress=progress, unit=" points"
+    work, kept = blocks.cut(0, n, blocks.LEAF), None
+    with file or contextlib.nullcontext(), blas.single_threaded():
+        if file is not None:
+            settings = identity.settings(
+                process=process, horizon=horizon, score=score, x=points, divergence=divergence, n_probes=count,
+                n_steps=n_steps, scheme=scheme, rtol=tolerance, t_end=low, labels=classes, seed=seed,
+            )  # fmt: skip
+            kept = KeptRows(file, settings, (), np.float64)
+        parts, whole = blocks.run(
+            one, work, (), workers=blocks.check_executor(None, workers), stop=stop, progress=progress, unit=" points",
+            found={} if kept is None else kept.begin(work, found),
+            keep=None if kept is None else functools.partial(kept.keep, stop),
         )  # fmt: skip
+        if kept is not None and whole:
+            kept.finish(parts)
     if not whole:
         raise KeyboardInterrupt
     return found

@@ -9,7 +9,9 @@ edm_heun              Heun's method of Karras et al., with churn
 probability_flow      the ODE with fixed or adaptive steps (``flow``)
 """
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import threading
 import warnings
@@ -17,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core import blas, blocks, checks
+from ..core import blas, blocks, checks, identity
+from ..core.checkpoint import Checkpoint
+from ..core.kept_rows import KeptRows
 from . import conditional, denoised, flow, grids, reverse_sde
 from . import device as gpu
 from .guided import Guidance, GuidedScore, check_labels
@@ -92,6 +96,7 @@ def sample(
     executor: Any = None,
     workers: int | None = None,
     progress: Any = False,
+    checkpoint: Any = None,
 ) -> np.ndarray:
     r"""Draw n points from the law whose noised scores are ``score``.
 
@@ -149,6 +154,9 @@ def sample(
         Anything with ``submit`` (threads by default) and how many. The samples have the same bits for any of them.
         Processes are sent the score, the guidance and all that belongs to them, which must be picklable: library
         scores, networks, and functions at the top level of an importable module.
+    checkpoint : path
+        A file that finished samples are written to, 256 at a time: every 30 s, on Ctrl-C and SIGTERM, and at the end.
+        With it the same call goes on where it was, to the same bits.
 
     Returns
     -------
@@ -203,19 +211,33 @@ def sample(
         raise ValueError("measurements and masks need fixed steps; give n_steps instead of rtol")
     for measurement in wanted.measurements:
         measurement.check(d, n)
+    file = None if checkpoint is None else Checkpoint(checkpoint, "sampling")
+    seed = checks.seed(seed if file is None else file.seed(seed))
     plan = _Plan(
         method=method, noised=noised, score=score, guidance=wanted, labels=check_labels(score, labels, n),
         known=conditional.known(observed, mask, n, d, kind),
         n_resample=conditional.check_resample(n_resample, mask, method), times=times,
         scheme=_scheme(method, usual if scheme is None else scheme), denoise=bool(denoise), rtol=rtol,
-        corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=checks.seed(seed),
+        corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=seed,
         stop=np.zeros(1, np.int64), tick=_uncounted,
     )  # fmt: skip
     if device == "cuda":
+        if file is not None:
+            raise ValueError("checkpoint= keeps samples that are drawn on the CPU; leave it out with device='cuda'")
         return gpu.draw(
             plan, n, first_path, lambda rows: _advance(rows, plan), precision=precision, batch=batch, progress=progress
         )
-    return _run(plan, n, first_path, executor, n_workers, progress)
+    settings = None
+    if file is not None:
+        settings = identity.settings(
+            process=process, horizon=horizon, score=score, n=n, method=method, scheme=scheme or usual,
+            times=times, denoise=plan.denoise, rtol=rtol, corrector=corrector, churn=plan.churn, labels=plan.labels,
+            guidance=guidance, known=plan.known, n_resample=plan.n_resample, dim=d, dtype=kind.name,
+            first_path=first_path, seed=seed,
+        )  # fmt: skip
+    with file or contextlib.nullcontext():
+        kept = None if file is None or settings is None else KeptRows(file, settings, (d,), kind)
+        return _run(plan, n, first_path, executor, n_workers, progress, kept)
 
 
 def _dim(score: Any, dim: Any) -> int:
@@ -242,7 +264,9 @@ def _uncounted(rows: int) -> None:
     """Steps of which nobody hears."""
 
 
-def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, progress: Any) -> np.ndarray:
+def _run(
+    plan: _Plan, n: int, first_path: int, executor: Any, workers: int, progress: Any, kept: KeptRows | None
+) -> np.ndarray:
     """All blocks. Threads of our own fill one array and count every step; a lent executor sends its samples back."""
     n_steps = len(plan.times) - 1
     bar = blocks.progress_bar(progress, n * n_steps, " steps")
@@ -261,20 +285,26 @@ def _run(plan: _Plan, n: int, first_path: int, executor: Any, workers: int, prog
     storage = None
     if executor is None:
         storage, plan = np.empty((n, plan.dim), plan.dtype), dataclasses.replace(plan, tick=tick)
+    found = {} if kept is None else kept.begin(work, storage)
     try:
+        if executor is None:
+            bar.update(sum(work[number].size for number in found) * n_steps)
         done, whole = blocks.run(
             _block, work, (plan, storage), executor=executor, workers=workers, stop=plan.stop,
-            progress=False if executor is None else arrived,
+            progress=False if executor is None else arrived, found=found,
+            keep=None if kept is None else functools.partial(kept.keep, plan.stop),
         )  # fmt: skip
     finally:
         bar.close()
+    if kept is not None and whole:
+        kept.finish(done)
     done = list(itertools.takewhile(lambda part: part is not None, done))
-    kept = sum(block.size for block in work[: len(done)])
-    if kept == 0:
+    n_done = sum(block.size for block in work[: len(done)])
+    if n_done == 0:
         raise KeyboardInterrupt
     if not whole:
-        warnings.warn(f"interrupted: {kept} of {n} samples are returned", RuntimeWarning, stacklevel=3)
-    return np.concatenate(done) if storage is None else storage[:kept]
+        warnings.warn(f"interrupted: {n_done} of {n} samples are returned", RuntimeWarning, stacklevel=3)
+    return np.concatenate(done) if storage is None else storage[:n_done]
 
 
 def _block(block: blocks.Block, plan: _Plan, storage: np.ndarray | None) -> np.ndarray | None:

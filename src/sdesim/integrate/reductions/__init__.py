@@ -13,6 +13,10 @@ A reduction has
 
 A part has ``recorder(dtype)``, the compiled function that the engine hands its tiles, and perhaps ``close()``, called
 when its block is done, which makes it small: a run may have thousands of them.
+
+For runs with a checkpoint a part that is closed also has ``arrays()``, the numbers that it keeps, by names (float32,
+float64, int64 or uint8, of at least one axis), and its reduction ``restored(arrays, block, d, n_times)``, which makes
+the part from them again.
 """
 
 from .autocorrelation import Autocorrelation as Autocorrelation

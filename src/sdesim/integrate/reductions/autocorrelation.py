@@ -147,6 +147,14 @@ class Autocorrelation:
         center = np.broadcast_to(self.center.ravel(), (d,)).copy()
         return AutocorrelationPart(block.first, block.size, d, n_times, self.n_lags, center)
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "AutocorrelationPart":
+        """The closed part of a block, from its ``arrays()``."""
+        part = object.__new__(AutocorrelationPart)
+        part.first, part.d, part.n_times, part.n_lags = block.first, d, n_times, self.n_lags
+        part.center, part.mixed = np.broadcast_to(self.center.ravel(), (d,)).copy(), arrays["mixed"]
+        part.tree = SumTree(arrays["levels"], arrays["indices"], arrays["values"])
+        return part
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "AutocorrelationResult":
         """The sums of all blocks together."""
         self.check_times(t)
@@ -172,6 +180,10 @@ class AutocorrelationPart:
         # −0 + x has the bits of x for every x, 0 + x has not: a node of few paths has nothing in most groups
         self.tree = SumTree(levels, indices, np.full((len(levels), 2, d * (n_lags + 1), GROUPS), -0.0))
         self.mixed = np.zeros(1, np.int64)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a closed part keeps."""
+        return {**self.tree.arrays(), "mixed": self.mixed}
 
     def recorder(self, dtype: Any) -> Recorder:
         """The compiled recorder that multiplies states with past ones."""

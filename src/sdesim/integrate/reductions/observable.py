@@ -11,7 +11,7 @@ from numba import errors as numba_errors
 from ...core import cache, call, checks, compile, elementary
 from ...core.compile import LANES
 from ...errors import CompileError
-from .moments import MOMENTS, MomentsPart, MomentsResult, MomentTree
+from .moments import MERGING, MOMENTS, MomentsPart, MomentsResult, MomentTree
 from .recorder import Recorder, bound
 
 _TILE = """\
@@ -107,6 +107,13 @@ class Observable:
         """An empty part for one block of paths."""
         return ObservablePart(self, block, d, n_times)
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "ObservablePart":
+        """The closed part of a block, from its ``arrays()``."""
+        shape = self.value_shape(d)
+        part = ObservablePart.of(MomentTree(**arrays, n_values=int(np.prod(shape, dtype=int))), block)
+        part.value_shape = shape
+        return part
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "ObservableResult":
         """The moments of all blocks together."""
         tree = MomentTree.join([part.tree for part in parts])
@@ -157,7 +164,7 @@ class ObservablePart(MomentsPart):
         module = self.spec.compiled(self.d, self.value_shape, dtype)
         y = np.empty((self.tree.n_values, LANES), dtype)
         words += [module.tile.address, y.ctypes.data]
-        return bound(_OBSERVED + MOMENTS, dtype, words, (*keep, module, y), _tile=call.call_tile)
+        return bound(_OBSERVED + MOMENTS, dtype, words, (*keep, module, y), _tile=call.call_tile, **MERGING)
 
     def close(self) -> None:
         """Merge siblings; f is not needed any more."""

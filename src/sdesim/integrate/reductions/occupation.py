@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...core.compile import LANES
-from .histogram import CELLS, Boxes
+from .histogram import CELLS, Boxes, bin_of
 from .recorder import FOLLOW, Recorder, bound, check_followed
 
 # The words of CELLS come first, so that FOLLOW's are renamed.
@@ -53,6 +53,12 @@ class Occupation(Boxes):
         """An empty part for one block of paths."""
         return OccupationPart(self, d, n_times, block.size, np.zeros((2, self.total + 1), np.int64))
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "OccupationPart":
+        """The part of a block, from its ``arrays()``."""
+        part = OccupationPart(self, d, n_times, block.size, arrays["sums"])
+        part.mixed = arrays["mixed"]
+        return part
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "OccupationResult":
         """The visits of all blocks together."""
         for part in parts:
@@ -69,12 +75,16 @@ class OccupationPart:
         self.spec, self.d, self.n_times, self.size, self.sums = spec, d, n_times, size, sums
         self.mixed = np.zeros(1, np.int64)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the part keeps."""
+        return {"sums": self.sums, "mixed": self.mixed}
+
     def recorder(self, dtype: Any) -> Recorder:
         """The compiled recorder that counts visits."""
         words, keep = self.spec.words(self.d)
         memory, visits = np.zeros(2, np.int64), np.empty((self.sums.shape[1], LANES), np.int64)
         words += [memory.ctypes.data, self.mixed.ctypes.data, self.n_times, visits.ctypes.data, self.sums.ctypes.data]
-        return bound(_OCCUPATION, dtype, words, (*keep, memory, self.mixed, visits, self.sums))
+        return bound(_OCCUPATION, dtype, words, (*keep, memory, self.mixed, visits, self.sums), _bin=bin_of)
 
 
 @dataclass(frozen=True)

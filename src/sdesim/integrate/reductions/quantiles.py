@@ -108,6 +108,17 @@ class Quantiles:
             self.bins, self.chosen(d), d, np.zeros((n_times, len(self.chosen(d)), block.size), np.int32)
         )
 
+    def restored(self, arrays: dict[str, np.ndarray], block: Any, d: int, n_times: int) -> "QuantilesPart":
+        """The closed part of a block, from its ``arrays()``."""
+        cells, start = [], 0
+        for first, second, n in arrays["sizes"].tolist():
+            end = start + n * (first + second)
+            cells.append(_packed(f"u{first}", f"u{second}", arrays["data"][start:end].tobytes()))
+            start = end
+        chosen = self.chosen(d)
+        counts = [cells[i : i + len(chosen)] for i in range(0, len(cells), len(chosen))]
+        return QuantilesPart(self.bins, chosen, d, None, counts)
+
     def result(self, parts: list[Any], t: np.ndarray, state_shape: tuple[int, ...]) -> "QuantilesResult":
         """The counts of all blocks together."""
         for part in parts:
@@ -170,7 +181,11 @@ _Packed = tuple[str, str, bytes]
 def _pack(bins: np.ndarray, counts: np.ndarray) -> _Packed:
     distances = np.diff(bins, prepend=0)
     small = [a.astype(np.min_scalar_type(int(a.max()))) for a in (distances, counts)]
-    return small[0].dtype.str, small[1].dtype.str, zlib.compress(small[0].tobytes() + small[1].tobytes(), 1)
+    return _packed(small[0].dtype.str, small[1].dtype.str, small[0].tobytes() + small[1].tobytes())
+
+
+def _packed(first: str, second: str, data: bytes) -> _Packed:
+    return np.dtype(first).str, np.dtype(second).str, zlib.compress(data, 1)
 
 
 def _unpack(packed: _Packed) -> tuple[np.ndarray, np.ndarray]:
@@ -223,6 +238,14 @@ class QuantilesPart:
                  self.chosen.ctypes.data]  # fmt: skip
         keep = (self.keys, self.chosen)
         return bound(_KEYS, dtype, words, keep, _int32_pointer=_int32_pointer, _bits=elementary.f64_bits)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a closed part keeps; not compressed, since what a file says is not to be unpacked."""
+        assert self.counts is not None
+        cells = [(np.dtype(a).itemsize, np.dtype(b).itemsize, zlib.decompress(data))
+                 for row in self.counts for a, b, data in row]  # fmt: skip
+        sizes = np.array([(a, b, len(data) // (a + b)) for a, b, data in cells], np.int64)
+        return {"sizes": sizes, "data": np.frombuffer(b"".join(data for _, _, data in cells), np.uint8)}
 
     def close(self) -> None:
         """Count, and forget the paths."""

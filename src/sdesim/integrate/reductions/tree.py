@@ -65,6 +65,10 @@ class Tree:
             raise ValueError("results add only over disjoint sets of paths; give the second run another first_path")
         return replace(first, levels=levels, indices=indices, values=values)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The nodes, as arrays to be kept in a file."""
+        return {"levels": self.levels, "indices": self.indices, "values": self.values}
+
     def total(self) -> tuple[int, np.ndarray]:
         """The number of paths and the values of all of them, folded in the order of the paths."""
         count, value = 2 ** int(self.levels[0]), self.values[0]
