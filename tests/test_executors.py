@@ -1,6 +1,7 @@
 """Workers elsewhere: batches of half a second, a job that travels once, and the bits of one thread on any executor."""
 
 import concurrent.futures
+import concurrent.futures.process
 import hashlib
 import logging
 import multiprocessing
@@ -240,6 +241,23 @@ def test_a_broken_executor_of_another_kind_is_an_error():
 
     with pytest.raises(WorkerError, match=r"its ship has sunk.*cannot be made again"):
         blocks.run(offset, blocks.cut(0, 300 * LEAF, LEAF), (), executor=Cluster(at=at))
+
+
+def test_pools_that_break_one_after_another_are_given_up(monkeypatch):
+    pools = []
+
+    class Sunk(concurrent.futures.ProcessPoolExecutor):
+        def submit(self, *_):
+            pools.append(self)
+            raise concurrent.futures.process.BrokenProcessPool("sunk again")
+
+    monkeypatch.setattr(executors.concurrent.futures, "ProcessPoolExecutor", Sunk)
+    with (
+        pytest.warns(RuntimeWarning, match="a worker process died"),
+        pytest.raises(WorkerError, match=r"^5 process pools .* .sunk again. before any result"),
+    ):
+        blocks.run(offset, blocks.cut(0, 300 * LEAF, LEAF), (), executor=Sunk(1))
+    assert len(set(pools)) == len(pools) == 6
 
 
 def test_tasks_that_others_cancelled_are_run_again():
