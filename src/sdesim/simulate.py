@@ -174,8 +174,10 @@ def simulate(
         of a (seed, path) pair is the same for every process, method and number of paths: two processes run with one
         seed are driven by one Brownian path.
     dtype : float64, or float32 for three times the speed and 7 digits.
-    executor, workers : anything with ``submit`` (threads by default) and how many. The result has the same bits for
-        any of them.
+    executor, workers : anything with ``submit`` and how many: threads by default, a process pool, a Dask client or its
+        ``get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. The result has the same bits for any of them. Where a
+        worker process dies its blocks are run again, with one RuntimeWarning; ``errors.WorkerError`` names a block that
+        kills every worker.
     first_path : the number of the first path; two runs over [0, n) and [n, 2n) are the halves of one.
     increments : Wiener increments (n_paths, n_steps[, m]) to use in place of the random stream. Schemes that take more
         of the path accept it behind these: ``sra`` and ``sri`` the integrals ∫ (W_s − W_t) ds, m more columns (drawn
