@@ -196,8 +196,9 @@ class Kept:
             for name in pieces[0] if pieces else ():
                 arrays[f"{i}.{name}"] = np.concatenate([piece[name] for piece in pieces])
                 arrays[f"{i}.{name}.n"] = np.array([len(piece[name]) for piece in pieces], np.int64)
-        self.checkpoint.write(arrays, wait=wait)
-        self._written = len(results)
+        self._written = len(results)  # before a Ctrl-C that waits for the file can be heard
+        if not self.checkpoint.write(arrays, wait=wait):
+            self._written = -1
 
     def _rows(self, numbers: list[int]) -> Arrays:
         """The states of the finished blocks, out of the room that the run keeps them in."""
