@@ -208,7 +208,10 @@ def simulate(
         raise ValueError(f"device={device!r} runs its own threads; leave executor and workers out")
     workers = blocks.check_executor(executor, workers)
     checks.progress(progress)
-    process = _plain(process) if checks.truth("debug", debug) else process
+    if checks.truth("debug", debug):
+        if device != "cpu":
+            raise ValueError(f"debug=True runs formulas as plain Python, and device={device!r} cannot; leave one out")
+        process = _plain(process)
     with Checkpoint(checkpoint, "simulation") if checkpoint is not None else contextlib.nullcontext() as file:
         run = prepare(
             process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce,

@@ -127,9 +127,25 @@ def test_debugging_sees_every_path_and_travels(capsys):
     assert pickle.loads(pickle.dumps(paths)).final.tobytes() == paths.final.tobytes()
 
 
+def test_a_debugged_run_goes_on_from_its_checkpoint(tmp_path):
+    run = {**RUN, "n_paths": 600, "workers": 1, "debug": True}
+    whole = sde.simulate(sde.OrnsteinUhlenbeck(), 0.5, (0, 1), **run)
+
+    def stop(done, total):
+        if done < total:
+            raise KeyboardInterrupt
+
+    cut = sde.simulate(sde.OrnsteinUhlenbeck(), 0.5, (0, 1), checkpoint=tmp_path / "c", progress=stop, **run)
+    assert cut.n_paths < 600
+    again = sde.simulate(sde.OrnsteinUhlenbeck(), 0.5, (0, 1), checkpoint=tmp_path / "c", **run)
+    assert again.final.tobytes() == whole.final.tobytes()
+
+
 def test_what_debug_mode_cannot_do_is_said():
     with pytest.raises(TypeError, match="debug must be True or False, got 'yes'"):
         sde.simulate(sde.Wiener(), 0.0, (0, 1), debug="yes", **RUN)
+    with pytest.raises(ValueError, match="debug=True runs formulas as plain Python, and device='cuda' cannot"):
+        sde.simulate(sde.Wiener(), 0.0, (0, 1), device="cuda", debug=True, **RUN)
     with pytest.raises(ValueError, match="exact"):
         sde.simulate(sde.Wiener(), 0.0, (0, 1), method="exact", debug=True, **RUN)
 

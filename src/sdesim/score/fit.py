@@ -162,12 +162,12 @@ def fit_score(
     workers = blocks.check_executor(None, workers)
     checks.progress(progress)
     head, last = _head(points, process, objective, sigma, prediction, standardize, horizon, t_min)
+    draw_times = None if head.process is None else Times(head, last, times, levels)
     learner = net.learner(batch, objective, head=head, weighting=weighting, n_projections=n_projections)
     adam = Adam(
         learner.parameters, learner.gradient, n_steps=steps, rate=learning_rate, warm_up=warm_up, schedule=decay,
         decay=weight_decay, clip=clip, ema=ema,
     )  # fmt: skip
-    draw_times = None if head.process is None else Times(head, last, times, levels)
     training, held = _split(len(points), checks.real("validation", validation, minimum=0.0), seed)
     feed = Feed(learner, points, training, draw_times, seed, projection == "gaussian", classes, drop)
     held_feed = None

@@ -1,5 +1,6 @@
 """Histograms of the states at the recorded times."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from numba import njit
 from ...core import checks
 from ...core.compile import LANES
 from .recorder import Recorder, bound
+
+MOST_OUTSIDE = 0.5  # of the paths, at every recorded time: beyond this the range is no choice but a slip
 
 
 @njit(inline="always", error_model="numpy")
@@ -120,6 +123,14 @@ class Histogram(Boxes):
         counts = parts[0].counts.copy()
         for part in parts[1:]:
             counts += part.counts
+        outside = counts[:, -1] / counts.sum(axis=1)
+        if outside.min() > MOST_OUTSIDE:
+            warnings.warn(
+                f"{outside.min():.0%} of the paths and more lie in no bin of the histogram at any recorded time; its "
+                "range should reach further (result.outside counts them)",
+                UserWarning,
+                stacklevel=4,
+            )
         inside = counts[:, :-1].reshape(len(t), *self.bins)
         return HistogramResult(t, inside, counts[:, -1], self.edges[0] if len(self.bins) == 1 else self.edges)
 
