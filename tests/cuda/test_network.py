@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import sdesim as sde
 from sdesim.core import stream
+from sdesim.core.philox import round_keys
 from sdesim.cuda import backend, formats, graph, network, network_kernels, products
 from sdesim.errors import DeviceError, MemoryLimitError, NonFiniteError
 from sdesim.score import activations
@@ -63,9 +64,8 @@ def test_the_noise_has_the_bits_of_the_stream():
     rows, columns, draws = 5, 7, 9
     for purpose, seed, first in ((stream.WIENER, 2**64 - 1, 2**32 - 2), (stream.CORRECTION, 5, 0)):
         wanted = stream.normals(seed, purpose, rows, columns, draws, first_path=first, dtype=np.float32)
-        place = np.array([first, seed], np.uint64)
         found = [
-            network_kernels.normal(place[1], place[0], i, j, purpose, k // 4, k % 4)
+            network_kernels.normal(round_keys(seed), np.uint64(first), i, j, purpose, k // 4, k % 4)
             for i in range(rows) for j in range(columns) for k in range(draws)
         ]  # fmt: skip
         assert np.array(found, np.float32).tobytes() == wanted.reshape(-1).tobytes()
@@ -392,11 +392,11 @@ def test_an_interrupted_run_returns_its_batches(host, monkeypatch):
     whole = sample(net)
     run = network.Runner.run
 
-    def stopped(self, first_path, seed, tick):
+    def stopped(self, first_path, tick):
         rows.append(self.rows)
         if len(rows) >= 3:
             raise KeyboardInterrupt
-        return run(self, first_path, seed, tick)
+        return run(self, first_path, tick)
 
     monkeypatch.setattr(network.Runner, "run", stopped)
     with pytest.warns(RuntimeWarning, match="interrupted: 4 of 5 samples are returned"):

@@ -91,7 +91,8 @@ def test_moves(compiled, precision, case):
     low, f4, ints = LOW[precision], types.float32, types.int32
     check(*compiled(
         kernel, array(f4, 2), array(f4, 2), array(low, 3), array(f4, 1), array(f4, 1), array(low, 2), array(f4, 3),
-        array(f4, 2), array(f4, 3), array(types.int64, 3), array(ints, 1), array(types.uint64, 1), array(ints, 1),
+        array(f4, 2), array(f4, 3), array(types.int64, 3), array(ints, 1), array(types.uint64, 1),
+        types.UniTuple(types.uint32, 20), array(ints, 1),
     ))  # fmt: skip
 
 

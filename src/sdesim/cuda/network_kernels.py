@@ -13,14 +13,14 @@ from numba import njit
 
 from ..core.elementary import F32, U32, U64, fma
 from ..core.normals import pair32
-from ..core.philox import philox
+from ..core.philox import philox32
 from .backend import cuda
 from .formats import Format
 from .program import CENTRE, FIRST, KEPT, ONE, STATE
 
 EACH = 4  # columns of a thread
 THREADS = 256  # of a block, at most
-_LOW, _S32, _S24 = U64(0xFFFFFFFF), U64(32), U64(24)
+_S32, _S24 = U64(32), U32(24)
 
 I32_MAX = np.int32(2**31 - 1)
 
@@ -67,13 +67,13 @@ def is_finite(y):
 
 
 @njit(error_model="numpy")
-def normal(seed, first_path, row, column, purpose, block, lane):
+def normal(keys, first_path, row, column, purpose, block, lane):
     """One float32 normal of the stream (``core.stream``): component ``column`` of path first_path + row."""
     path = U64(U64(first_path) + U64(row))
-    counter = U64(U64(U64(purpose) << _S24) | U64(column))
-    a, b, c, d = philox(U64(block), counter, path & _LOW, path >> _S32, seed & _LOW, seed >> _S32)
+    counter = U32(U32(U32(purpose) << _S24) | U32(column))
+    a, b, c, d = philox32(U32(block), counter, U32(path), U32(path >> _S32), keys)
     radius, angle = (a, b) if lane < 2 else (c, d)
-    first, second = pair32(U32(radius & _LOW), U32(angle & _LOW))
+    first, second = pair32(radius, angle)
     return second if lane & 1 else first
 
 
@@ -106,19 +106,28 @@ def activation(phi: Any, form: Format) -> Any:
 def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds: bool, form: Format) -> Any:
     """The point after ``n_outputs`` evaluations of a step (``program``), and the network's input there.
 
-    ``kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, place, bad)``: ``place`` is
-    (first path, seed); ``last`` moves write the state, ``keeps`` says that a step leaves something to the next,
-    ``feeds`` that the network's input is wanted. ``bad`` receives the first step with a number that is none.
+    ``kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, first_path, keys, bad)``: the
+    state is written by ``last`` moves, ``keeps`` says that a step leaves something to the next, ``feeds`` that the
+    network's input is wanted. ``bad`` receives the first step with a number that is none.
     """
     load, store = form.load, form.store
-    noise_at = FIRST + most
+    noise_at, many = FIRST + most, 1 + max(n_outputs, n_draws)
 
-    def kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, place, bad):
+    def kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, first_path, keys, bad):
         i = cuda.blockIdx.x
         k = step[0]
         c_state, c_kept = points[k, n_outputs, STATE], points[k, n_outputs, KEPT]
         c_centre, c_one = points[k, n_outputs, CENTRE], points[k, n_outputs, ONE]
         scale, alpha, beta = inputs[k, n_outputs, 0], inputs[k, n_outputs, 1], inputs[k, n_outputs, 2]
+        # what all columns of a thread share, read once: arrays of fixed size are registers
+        of_output, of_draw = cuda.local.array(many, np.float32), cuda.local.array(many, np.float32)
+        purpose, block = cuda.local.array(many, np.uint32), cuda.local.array(many, np.uint32)
+        lane, start = cuda.local.array(many, np.uint32), first_path[0]
+        for s in range(n_outputs):
+            of_output[s] = points[k, n_outputs, FIRST + s]
+        for r in range(n_draws):
+            of_draw[r] = points[k, n_outputs, noise_at + r]
+            purpose[r], block[r], lane[r] = draws[k, r, 0], draws[k, r, 1], draws[k, r, 2]
         j = cuda.blockIdx.y * cuda.blockDim.x * EACH + cuda.threadIdx.x
         for _ in range(EACH):
             if j < x.shape[1]:
@@ -127,14 +136,13 @@ def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds
                 left = mad(keep[k, STATE], before, np.float32(0.0)) if last and keeps else np.float32(0.0)
                 for s in range(n_outputs):
                     f = total(load(outputs[s, i, j]), bias[j])
-                    change = mad(points[k, n_outputs, FIRST + s], f, change)
+                    change = mad(of_output[s], f, change)
                     if last and keeps:
                         left = mad(keep[k, FIRST + s], f, left)
                 for r in range(n_draws):
-                    size = points[k, n_outputs, noise_at + r]
-                    if size != 0.0:
-                        z = normal(place[1], place[0], i, j, draws[k, r, 0], draws[k, r, 1], draws[k, r, 2])
-                        change = mad(size, z, change)
+                    if of_draw[r] != 0.0:
+                        z = normal(keys, start, i, j, purpose[r], block[r], lane[r])
+                        change = mad(of_draw[r], z, change)
                         if last and keeps:
                             left = mad(keep[k, noise_at + r], z, left)
                 if keeps and c_kept != 0.0:
