@@ -1,6 +1,7 @@
 """Sampling with a network on a device, in the simulator: the CPU's noise bit by bit, its samples to rounding."""
 
 import ctypes
+import itertools
 
 import numpy as np
 import pytest
@@ -182,6 +183,14 @@ def test_the_product_of_tiles():
         out = backend.cuda.to_device(np.zeros((rows, columns), np.float32))
         products.Tiled(4)(backend.cuda.to_device(a), backend.cuda.to_device(b), out, backend.cuda.stream())
         np.testing.assert_allclose(out.copy_to_host(), a.astype(np.float64) @ b, atol=1e-6)
+
+
+@given(st.lists(st.sampled_from([8, 4]), min_size=1, max_size=9))
+def test_no_layer_is_written_over_its_input(widths):
+    found = network._alternating(widths, 1, np.float32)
+    assert [h.shape[1] for h in found] == widths
+    assert all(a is not b for a, b in itertools.pairwise(found))
+    assert len({id(h) for h in found}) <= 4
 
 
 @given(st.floats(width=32, allow_nan=False))
