@@ -170,7 +170,7 @@ def test_activations(name):
     bias = RNG.normal(size=(3, 18)).astype(np.float32)
     h, step = backend.cuda.to_device(z), backend.cuda.to_device(np.array([1], np.int32))
     blocks, threads = network_kernels.grid_of(2, 18)
-    kernel = network_kernels.activation(activations.scalar(name, F32), formats.of("fp32"))
+    kernel = network_kernels.activation(activations.scalar(name, F32), threads, formats.of("fp32"))
     kernel[blocks, threads](h, backend.cuda.to_device(bias), step, 1, 1)
     v = z.astype(np.float64) + bias[2]
     exact = {"silu": v / (1.0 + np.exp(-v)), "tanh": np.tanh(v), "softplus": np.logaddexp(0.0, v)}[name]

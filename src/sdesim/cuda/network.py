@@ -107,7 +107,7 @@ class Resident:
         hidden = [np.ascontiguousarray(b, np.float32)[None] for b in network.biases[:-1]]
         self.hidden = [_upload(b) for b in [first, *hidden]]
         self.bias, self.centre = _upload(network.biases[-1]), _upload(network.centre)
-        self.activate = network_kernels.activation(network.phi, form)
+        self.phi = network.phi
         kept = np.zeros((1, 1), np.float32) if program.kept is None else program.kept
         self.points, self.keep = _upload(program.points), _upload(kept)
         draws = program.draws if program.n_draws else np.zeros((program.n_steps, 1, 3), np.int64)
@@ -179,17 +179,18 @@ class Runner:
             blocks, threads = network_kernels.grid_of(self.rows, h.shape[1])
             # the first layer's biases change with the step: a row for each evaluation
             stride, offset = (resident.program.most, s) if layer == 0 else (0, 0)
-            resident.activate[blocks, threads, self.stream](h, resident.hidden[layer], self.step, stride, offset)
+            activate = network_kernels.activation(resident.phi, threads, resident.form)
+            activate[blocks, threads, self.stream](h, resident.hidden[layer], self.step, stride, offset)
             source = h
         self.product(source, resident.weights[-1], self.outputs[s], self.stream)
 
     def _move(self, evaluated: int, last: bool) -> None:
         resident, program = self.resident, self.resident.program
         feeds = not last or not program.entry
-        kernel = network_kernels.move(
-            evaluated, program.most, program.n_draws, last, program.kept is not None, feeds, resident.form
-        )
         blocks, threads = network_kernels.grid_of(self.rows, resident.dim)
+        kernel = network_kernels.move(
+            evaluated, program.most, program.n_draws, last, program.kept is not None, feeds, threads, resident.form
+        )
         kernel[blocks, threads, self.stream](
             self.x, self.kept, self.outputs, resident.bias, resident.centre, self.inp, resident.points, resident.keep,
             resident.inputs, resident.draws, self.step, self.first_path, self.keys, self.bad,

@@ -1,8 +1,9 @@
 """Kernels around the matrix products of a sampler: bias + activation, and the move of a step with its noise.
 
 A block of threads works on a part of one row, each thread on ``EACH`` columns that lie a block apart, so that every
-load of a warp is one run of memory. The number of the step lies in device memory, with all that changes from step to
-step in tables behind it: the launches of a step are the same for every step, and can be recorded once and replayed.
+load of a warp is one run of memory. Indices are unsigned, which spares the look at negative ones, a quarter of the
+instructions. The number of the step lies in device memory, with all that changes from step to step in tables behind it:
+the launches of a step are the same for every step, and can be recorded once and replayed.
 """
 
 import functools
@@ -19,15 +20,16 @@ from .formats import Format
 from .program import CENTRE, FIRST, KEPT, ONE, STATE
 
 EACH = 4  # columns of a thread
-THREADS = 256  # of a block, at most
+THREADS, WARP = 256, 32  # of a block, at most
 _S32, _S24 = U64(32), U32(24)
 
 I32_MAX = np.int32(2**31 - 1)
 
 
 def grid_of(rows: int, columns: int) -> tuple[tuple[int, int], int]:
-    """(blocks, threads) for kernels over rows × columns."""
-    threads = min(THREADS, -(-columns // EACH))
+    """(blocks, threads) for kernels over rows × columns: whole warps, but for rows that are shorter than one."""
+    threads = -(-columns // EACH)
+    threads = min(THREADS, threads if threads < WARP else -(-threads // WARP) * WARP)
     return (rows, -(-columns // (EACH * threads))), threads
 
 
@@ -81,7 +83,7 @@ def normal(keys, first_path, row, column, purpose, block, lane):
 
 
 @functools.cache
-def activation(phi: Any, form: Format) -> Any:
+def activation(phi: Any, threads: int, form: Format) -> Any:
     """``kernel(h, bias, step, stride, offset)``: h ← φ(h + b), b row step·stride + offset of the biases."""
     load, store = form.load, form.store
 
@@ -91,19 +93,20 @@ def activation(phi: Any, form: Format) -> Any:
         return phi(F32(z) + F32(b))
 
     def kernel(h, bias, step, stride, offset):
-        i = cuda.blockIdx.x
-        row = step[0] * stride + offset
-        j = cuda.blockIdx.y * cuda.blockDim.x * EACH + cuda.threadIdx.x
-        for _ in range(EACH):
+        i, row = U32(cuda.blockIdx.x), U32(step[0] * stride + offset)
+        first = U32(cuda.blockIdx.y * (EACH * threads) + cuda.threadIdx.x)
+        for q in range(EACH):
+            j = U32(first + U32(q * threads))
             if j < h.shape[1]:
                 h[i, j] = store(activated(load(h[i, j]), bias[row, j]))
-            j += cuda.blockDim.x
 
     return cuda.jit(kernel)
 
 
 @functools.cache
-def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds: bool, form: Format) -> Any:
+def move(
+    n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds: bool, threads: int, form: Format
+) -> Any:  # fmt: skip
     """The point after ``n_outputs`` evaluations of a step (``program``), and the network's input there.
 
     ``kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, first_path, keys, bad)``: the
@@ -114,8 +117,8 @@ def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds
     noise_at, many = FIRST + most, 1 + max(n_outputs, n_draws)
 
     def kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, first_path, keys, bad):
-        i = cuda.blockIdx.x
-        k = step[0]
+        i = U32(cuda.blockIdx.x)
+        k = U32(step[0])
         c_state, c_kept = points[k, n_outputs, STATE], points[k, n_outputs, KEPT]
         c_centre, c_one = points[k, n_outputs, CENTRE], points[k, n_outputs, ONE]
         scale, alpha, beta = inputs[k, n_outputs, 0], inputs[k, n_outputs, 1], inputs[k, n_outputs, 2]
@@ -128,8 +131,9 @@ def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds
         for r in range(n_draws):
             of_draw[r] = points[k, n_outputs, noise_at + r]
             purpose[r], block[r], lane[r] = draws[k, r, 0], draws[k, r, 1], draws[k, r, 2]
-        j = cuda.blockIdx.y * cuda.blockDim.x * EACH + cuda.threadIdx.x
-        for _ in range(EACH):
+        first = U32(cuda.blockIdx.y * (EACH * threads) + cuda.threadIdx.x)
+        for q in range(EACH):
+            j = U32(first + U32(q * threads))
             if j < x.shape[1]:
                 before, middle = x[i, j], centre[j]
                 change = mad(c_centre, middle, c_one)
@@ -156,7 +160,6 @@ def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds
                         cuda.atomic.min(bad, 0, k)
                 if feeds:
                     inp[i, j] = store(shown(y, scale, alpha, middle, beta))
-            j += cuda.blockDim.x
 
     return cuda.jit(kernel)
 
