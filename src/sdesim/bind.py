@@ -323,7 +323,7 @@ def _entries(process: Any, name: str) -> str:
 
 
 def device_model(
-    process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, fused: bool, freeze: bool, fast: bool
+    process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, fused: bool, freeze: bool, fast: bool, watch: Any = None
 ) -> Any:
     """A process and a scheme for the CUDA engine: the same formulas and constants as the CPU engines take.
 
@@ -335,9 +335,11 @@ def device_model(
     general, m = is_general(process, scheme), noise_dim(process, d)
     scalar = process.dim is None or process.dim == 1
     coefficients = []
-    for name in tiles.coefficients(scheme, general):
+    names = tiles.coefficients(scheme, general, tiles.Variant(watch=watch is not None))
+    for position, name in enumerate(names):
         entries = _device_entries(process, scheme, name)
-        if not fused and _is_constant(process, scheme, name):
+        watched = watch is not None and position == len(names) - 1
+        if (watched or not fused) and _is_constant(process, scheme, name):
             values = _constant(process, scheme, name, d).astype(dtype)
             coefficients.append(Coefficient(name, entries, constants=tuple(values.tolist())))
             continue
@@ -351,8 +353,9 @@ def device_model(
     with np.errstate(over="ignore"):
         parameters = vector.astype(dtype)
     return Model(
-        scheme, dtype, d, m, scalar, general, tuple(coefficients), layout, parameters, freeze=freeze, fast=fast
-    )
+        scheme, dtype, d, m, scalar, general, tuple(coefficients), layout, parameters, freeze=freeze, fast=fast,
+        watch=watch,
+    )  # fmt: skip
 
 
 def check_device(process: Any, scheme: Scheme, d: int, freeze: bool) -> None:

@@ -146,10 +146,11 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     parts = [reduction.start(block, d, len(run.records)) for reduction in run.reduce]
     recording = [part for part in parts if not hasattr(part, "watcher")]
     # passages are seen before a wall folds, wraps or holds the path
-    watchers = [part.watcher(run.dtype, run.context) for part in parts if hasattr(part, "watcher")]
+    watching = [part for part in parts if hasattr(part, "watcher")]
+    watchers = [part.watcher(run.dtype, run.context) for part in watching] if run.device == "cpu" else []
     watchers += [] if run.walls is None else [run.walls.watcher(run.dtype, run.context)]
     counts = np.zeros((2, n if run.scheme.counts else 0), np.int64)
-    task = _Task(block, x0, increments, recording, watchers, counts, final, saved)
+    task = _Task(block, x0, increments, recording, watching, watchers, counts, final, saved)
     engine = _step_device if run.device != "cpu" else _step_batch if run.process.batch_only else _step_tiles
     n_bad, first_bad = engine(run, task)
     for part in parts:
@@ -170,6 +171,7 @@ class _Task:
     x0: np.ndarray
     increments: np.ndarray | None
     recording: list[Any]
+    watching: list[Any]
     watchers: list[Recorder]
     counts: np.ndarray
     final: np.ndarray
@@ -262,15 +264,22 @@ def _device_block(run: Run) -> int:
 
 
 def _step_device(run: Run, task: _Task) -> tuple[int, int]:
-    from .cuda import paths
+    from .cuda import paths, reductions
 
     if run.stop[0]:
         return 0, -1
     block = task.block
-    feed = [_fed(part, block, run) for part in task.recording]
+    takes = reductions.all_taken(task.recording, run.dtype)
+    # what the kernel has no form for is fed with the states of the recorded times, as they come back
+    feed = [_fed(part, block, run) for part, one in zip(task.recording, takes, strict=True) if one is None]
+    taken = [one for one in takes if one is not None]
+    scalar, clock = run.model.scalar, (run.t0, run.dt, run.n_steps)
+    taken += [reductions.passed(part, run.d, scalar, clock) for part in task.watching]
+    spec = run.passage
     states = paths.run(
         run.model, task.x0, block.first, block.size, t0=run.t0, dt=run.dt, n_steps=run.n_steps, seed=run.seed,
         records=run.records, landings=run.landings, save=task.saved is not None or bool(feed),
+        takes=taken, levels=(0.0, 0.0, False) if spec is None else (spec.lower, spec.upper, spec.bridge),
     )  # fmt: skip
     if states.saved is not None:
         if task.saved is not None:

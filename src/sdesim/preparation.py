@@ -9,6 +9,7 @@ import numpy as np
 
 from . import bind
 from .core import blocks, checks, stream
+from .core.compile import formula
 from .core.output import Output
 from .cuda import backend
 from .errors import DeviceError, MemoryLimitError
@@ -106,12 +107,26 @@ class Run:
         """Engine and tile functions, made where the work is done."""
         return bind.compiled(self.process, self.scheme, self.dtype, self.d, self.n_steps, self.variant)
 
+    @property
+    def passage(self) -> FirstPassage | None:
+        """The first passage that is asked for, if any."""
+        return next((reduction for reduction in self.reduce if isinstance(reduction, FirstPassage)), None)
+
+    @property
+    def watching(self) -> Any:
+        """It, as the CUDA engine looks for it."""
+        from .cuda.steps import Watch
+
+        if self.passage is None:
+            return None
+        return Watch(self.passage.component, None if self.passage.of is None else formula(self.passage.of))
+
     @functools.cached_property
     def model(self) -> Any:
         """Process and scheme as the CUDA engine takes them."""
         return bind.device_model(
             self.process, self.scheme, self.dtype, self.d, fused=self.variant.fused,
-            freeze=self.on_nonfinite == "freeze", fast=self.device == "cuda:fast",
+            freeze=self.on_nonfinite == "freeze", fast=self.device == "cuda:fast", watch=self.watching,
         )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,7 +202,7 @@ def prepare(
         boundary.check(d, None if hasattr(states, "sample") else states)
         _check_mirrors(process, boundary, np.asarray(sample, float).reshape(d), t0)
     if device != "cpu":
-        _check_device(process, scheme, d, given, boundary, on_nonfinite)
+        _check_device(process, scheme, d, given, boundary, reduce, on_nonfinite)
     output = None if out is None else Output.at(out, (count, len(records), *state_shape), kind)
     if output is None and not reduce:
         check_memory(count, len(records), d, kind)
@@ -200,12 +215,22 @@ def prepare(
     )  # fmt: skip
 
 
-def _check_device(process: Any, scheme: Scheme, d: int, given: Any, boundary: Any, on_nonfinite: str) -> None:
+def _check_device(
+    process: Any, scheme: Scheme, d: int, given: Any, boundary: Any, reduce: list[Any], on_nonfinite: str
+) -> None:
     bind.check_device(process, scheme, d, on_nonfinite == "freeze")
     if given is not None:
         raise DeviceError("increments= are taken on the CPU; leave device='cuda' out, or draw from the stream")
     if boundary is not None:
         raise DeviceError("boundary= acts between steps on the CPU; leave device='cuda' out")
+    passages = [reduction for reduction in reduce if isinstance(reduction, FirstPassage)]
+    if len(passages) > 1:
+        raise DeviceError("device='cuda' looks for one FirstPassage in a run; run it once for each, or on the CPU")
+    if passages and passages[0].of is not None and d > 1 and (process.dim is None or process.dim == 1):
+        raise DeviceError(
+            "FirstPassage(of=...) looks at all components of a state at once, and device='cuda' takes those of "
+            f"{type(process).__name__} one after the other; use device='cpu'"
+        )
     backend.require()
 
 

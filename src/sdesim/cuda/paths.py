@@ -6,6 +6,7 @@ Paths have the bits of the CPU engines (see ``steps``), and so has what is made 
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..errors import DeviceError
 from ..integrate.schemes import SCHEMES, Scheme
 from . import backend
 from .kernel import kernel
+from .reductions import Taken
 from .steps import Model
 
 MOST_COMPONENTS = 16  # of a tuple, in registers
@@ -86,7 +88,7 @@ def _lands(step: int, landings: np.ndarray) -> bool:
 class States:
     """What a block of paths leaves: the final states (n, d), the recorded ones (n, times, d), and the bad paths."""
 
-    final: np.ndarray | None
+    final: np.ndarray
     saved: np.ndarray | None
     n_bad: int
     first_bad: int
@@ -94,10 +96,15 @@ class States:
 
 def run(
     model: Model, x0: np.ndarray, first_path: int, n: int, *, t0: float, dt: float, n_steps: int, seed: int,
-    records: np.ndarray, landings: np.ndarray, save: bool,
+    records: np.ndarray, landings: np.ndarray, save: bool, takes: Sequence[Taken] = (),
+    levels: tuple[float, float, bool] = (0.0, 0.0, False),
 ) -> States:  # fmt: skip
-    """Run the paths first_path, …, first_path + n − 1 from the rows of x0 (one row: the same for all)."""
-    code = kernel(model)
+    """Run the paths first_path, …, first_path + n − 1 from the rows of x0 (one row: the same for all).
+
+    The results of ``takes`` are written to their arrays, which are copied to the device as they stand. ``levels`` are
+    those of a first passage, and whether it is looked for between the ends of a step.
+    """
+    code = kernel(model, takes)
     cuda, dtype = backend.cuda, model.dtype
     head = first_path % backend.THREADS
     blocks = -(-(head + n) // backend.THREADS)
@@ -109,15 +116,24 @@ def run(
         values = {
             "q": _values(model, cuda), "keys": round_keys(seed), "h": dtype.type(dt), "root": dtype.type(math.sqrt(dt)),
             "root3": dtype.type(math.sqrt(3.0 * dt)), "twelfth": dtype.type(math.sqrt(dt / 12.0)), "t0": t0, "dt": dt,
+            "lower": levels[0], "upper": levels[1], "bridge": levels[2], "seed": np.uint64(seed),
         }  # fmt: skip
         plan = cuda.to_device(segments(records, landings, n_steps, model.scheme))
+        behind = {
+            name: cuda.to_device(value) if isinstance(value, np.ndarray) else value
+            for one in takes for name, value in one.arguments.items()
+        }  # fmt: skip
+        times = cuda.to_device((t0 + records * dt).astype(dtype))
         start = cuda.to_device(np.ascontiguousarray(x0, dtype))
         code(
             blocks, x, start, int(len(x0) > 1), head, head + n, np.uint64(first_path - head),
-            *[values[name] for name in code.arguments], plan, saved, report,
+            *[values[name] for name in code.arguments], plan, saved, times, report, *behind.values(),
         )  # fmt: skip
         n_bad, first_bad = report.copy_to_host().tolist()
         rows = slice(head, head + n)
+        for one in takes:
+            for name, result in one.results.items():
+                result[...] = behind[name].copy_to_host()
         final = np.ascontiguousarray(x.copy_to_host()[:, rows].T)
         kept = np.ascontiguousarray(saved.copy_to_host()[:, :, rows].transpose(2, 0, 1)) if save else None
     return States(final, kept, n_bad, first_bad if n_bad else -1)

@@ -13,6 +13,8 @@ import numpy as np
 from ..core import bits, normals, stream
 from ..core.compile import Layout, view_source
 from ..core.philox import philox32
+from ..integrate.crossing import spot_of
+from ..integrate.reductions.first_passage import passage
 from ..integrate.schemes import Scheme
 from ..integrate.step_text import indented, nested
 from ..integrate.tiles import stages
@@ -36,6 +38,18 @@ class Coefficient:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """A first passage that is looked for after every step.
+
+    Of ``component`` out of levels, with the Brownian bridge between the ends of the step; or, where ``inside`` is
+    given, of the state out of a set.
+    """
+
+    component: int
+    inside: Any = None
+
+
+@dataclass(frozen=True)
 class Model:
     """A process and a scheme, as the device sees them.
 
@@ -54,6 +68,7 @@ class Model:
     parameters: np.ndarray
     freeze: bool = False
     fast: bool = False
+    watch: Watch | None = None  # the last coefficient is then the diffusion, as watchers see it
 
     @property
     def uses_time(self) -> bool:
@@ -99,11 +114,20 @@ class Text:
         self.names |= {"_normals": draws}
         self.names["_sign"] = bits.sign32 if single else bits.sign64
         self.names |= {"_digit": bits.digit, "_of_digit": bits.of_digit}
+        if model.watch is not None and model.watch.inside is None:
+            self.names |= {"_passage": passage, "_spot_of": spot_of}
+        elif model.watch is not None:
+            self.names["_inside"] = model.watch.inside
         self.view, self.size = view_source(model.layout, 0, self.names)
         self.state = [f"v{j}" for j in range(model.width)]
         for position, coefficient in enumerate(model.coefficients):
             if coefficient.function is not None:
                 self.names[f"_f{position}"] = coefficient.function
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether the steps of a whole block are written out one after the other."""
+        return len(self.model.coefficients) * self.model.width <= UNROLLED
 
     # ---- a step ----
 
@@ -175,7 +199,31 @@ class Text:
             point = target
         if fan is not None and model.coefficients[self._diffusion].function is not None:
             lines += self._fan(fan, noises[0], point)
-        return lines + self._taken(point)
+        return lines + self._watched(point) + self._taken(point)
+
+    def _watched(self, point: list[str]) -> list[str]:
+        """Lines that look for a first passage in the step from the state to ``point``."""
+        model, watch = self.model, self.model.watch
+        if watch is None:
+            return []
+        if watch.inside is not None:
+            finite = " and ".join(f"math.isfinite({name})" for name in point)
+            return [
+                f"if label == 0 and {finite} and not _inside({self._tuple(point)}):",
+                "    label, when, fraction = 1, s, 1.0",
+            ]
+        lines, g = self._evaluate(len(model.coefficients) - 1, self.state, 0.0, "g")
+        j = 0 if model.scalar else watch.component
+        lines.append("variance = 0.0")
+        for value in g[j]:
+            lines += [f"noise = np.float64({value})", "variance += noise * noise * dt"]
+        lines += [
+            f"label, fraction = _passage(np.float64(v{j}), np.float64({point[j]}), variance, lower, upper, bridge,",
+            f"                           _spot_of(s, np.int64({watch.component}), path, seed), stack)",
+            "when = s",
+        ]
+        mine = f" and component == U32({watch.component})" if model.scalar else ""
+        return [f"if label == 0{mine}:", *nested(*lines)]
 
     @property
     def _diffusion(self) -> int:
@@ -278,32 +326,43 @@ class Text:
         names = ["q", "keys", "h", "root"]
         names += ["root3"] if self.model.scheme.increment == "three_point" else []
         names += ["twelfth"] if self.model.scheme.space_time else []
-        return names + (["t0", "dt"] if self.model.uses_time else [])
+        names += ["t0"] if self.model.uses_time else []
+        levels = self.model.watch is not None and self.model.watch.inside is None
+        names += ["dt"] if self.model.uses_time or levels else []
+        return names + (["lower", "upper", "bridge", "seed", "stack"] if levels else [])
 
     @property
     def carried(self) -> str:
         """What a function takes and gives back: the state, and whether it is frozen."""
-        return ", ".join([*self.state, *(["dead"] if self.model.freeze else [])])
+        return ", ".join([*self.state, *self.flags])
+
+    @property
+    def flags(self) -> list[str]:
+        """What a thread carries along with the state."""
+        passing = ["label", "when", "fraction"] if self.model.watch is not None else []
+        return [*passing, *(["dead"] if self.model.freeze else [])]
 
     def source(self) -> str:
         """The text of ``advance(state…, given…, s0, n)``, and of ``advance_bits(…, taken)`` for law-only schemes."""
         step = self.step()
-        unrolled = len(self.model.coefficients) * self.model.width <= UNROLLED
         text = _PART.format(
             carried=self.carried, given=self.given, opening=indented(self.opening, 4), draw=indented(self._draw(), 4),
             S=self.S, areas=indented(self._areas(), 8), increments=indented(self._increments(None), 8),
             step=indented(step, 8),
         )  # fmt: skip
-        if unrolled:
+        if self.unrolled:
             block = [*self._draw()]
+            needs_s = self.model.uses_time or self._areas() or self.model.watch is not None
             for r in range(self.S):
-                block += [f"s = first + b * {self.S} + {r}"] if self.model.uses_time or self._areas() else []
+                block += [f"s = first + b * {self.S} + {r}"] if needs_s else []
                 block += [*self._areas(), *self._increments(r), *step]
             text += _UNROLLED.format(
                 carried=self.carried, given=self.given, opening=indented(self.opening, 4), S=self.S,
                 block=indented(block, 8),
             )  # fmt: skip
-        text += (_ADVANCE_UNROLLED if unrolled else _ADVANCE).format(carried=self.carried, given=self.given, S=self.S)
+        text += (_ADVANCE_UNROLLED if self.unrolled else _ADVANCE).format(
+            carried=self.carried, given=self.given, S=self.S
+        )
         if self.model.scheme.law_only:
             text += self._bit_source(step)
         return text
