@@ -64,7 +64,7 @@ def check(ptx, said):
     assert not re.findall(r"\.f64", ptx)
     assert "__local_depot" not in ptx
     assert re.search(r"0 bytes spill stores, 0 bytes spill loads", said)
-    assert int(re.search(r"Used (\d+) registers", said)[1]) <= 40  # 40: six blocks of 256 threads on a multiprocessor
+    assert int(re.search(r"Used (\d+) registers", said)[1]) <= 32  # so that a multiprocessor is full
 
 
 @pytest.mark.parametrize("precision", LOW)
@@ -72,7 +72,7 @@ def check(ptx, said):
 def test_activations(compiled, precision, name):
     from sdesim.cuda import formats, network_kernels
 
-    kernel = network_kernels.activation(activations.scalar(name, np.dtype(np.float32)), formats.of(precision))
+    kernel = network_kernels.activation(activations.scalar(name, np.dtype(np.float32)), 256, formats.of(precision))
     number, low = types.int64, array(LOW[precision], 2)
     check(*compiled(kernel, low, array(types.float32, 2), array(types.int32, 1), number, number))
 
@@ -87,12 +87,17 @@ MOVES = [(1, 1, 1, True, False, True), (1, 1, 0, True, True, True), (1, 2, 0, Fa
 def test_moves(compiled, precision, case):
     from sdesim.cuda import formats, network_kernels
 
-    kernel = network_kernels.move(*case, formats.of(precision))
-    low, f4, ints = LOW[precision], types.float32, types.int32
-    check(*compiled(
-        kernel, array(f4, 2), array(f4, 2), array(low, 3), array(f4, 1), array(f4, 1), array(low, 2), array(f4, 3),
-        array(f4, 2), array(f4, 3), array(types.int64, 3), array(ints, 1), array(types.uint64, 1), array(ints, 1),
-    ))  # fmt: skip
+    kernel = network_kernels.move(*case, 256, formats.of(precision))
+    check(*compiled(kernel, *move_arguments(LOW[precision])))
+
+
+def move_arguments(low):
+    f4, ints = types.float32, types.int32
+    return (
+        array(f4, 2), array(f4, 2), array(low, 3), array(f4, 1), array(f4, 1), array(low, 2), array(f4, 3),
+        array(f4, 2), array(f4, 3), array(types.int64, 3), array(ints, 1), array(types.uint64, 1),
+        types.UniTuple(types.uint32, 20), array(ints, 1),
+    )  # fmt: skip
 
 
 def test_products_and_counters(compiled):
@@ -100,3 +105,42 @@ def test_products_and_counters(compiled):
 
     check(*compiled(network_kernels.product(products.TILE), *[array(types.float32, 2)] * 3))
     check(*compiled(network_kernels.counter(), array(types.int32, 1)))
+
+
+def fused(ptx):
+    return len(re.findall(r"fma\.rn\.f32", ptx))
+
+
+def sums_of_products(ptx):
+    """Sums in PTX that take a bare product, which an assembler may make one operation of."""
+    products = set(re.findall(r"mul\.f32\s+(%f\d+),", ptx))
+    sums = re.findall(r"(?:add|sub)\.f32\s+%f\d+, (\S+), (\S+);", ptx)
+    return [pair for pair in sums if products & {name.lstrip("-") for name in pair}]
+
+
+@pytest.mark.parametrize("case", MOVES, ids=str)
+def test_a_move_leaves_nothing_to_contract(compiled, case):
+    """The bits of noise and states do not depend on what a compiler takes together: there is nothing to take."""
+    from sdesim.cuda import formats, network_kernels
+
+    arguments = move_arguments(types.float32)
+    kernel = network_kernels.move(*case, 256, formats.of("fp32"))
+    ptx, _ = compiled(kernel, *arguments)
+    with backend.compiling():  # contraction switched off
+        apart, _ = compiled(kernel, *arguments)
+    assert fused(ptx) == fused(apart) > 0
+    assert not sums_of_products(ptx)
+
+
+def test_a_contraction_would_be_seen(compiled):
+    from sdesim.cuda.backend import cuda
+
+    def careless(x, a, b):
+        x[cuda.threadIdx.x] = a * x[cuda.threadIdx.x] + b
+
+    arguments = (array(types.float32, 1), types.float32, types.float32)
+    ptx, _ = compiled(cuda.jit(careless), *arguments)
+    with backend.compiling():
+        apart, _ = compiled(cuda.jit(careless), *arguments)
+    assert (fused(ptx), fused(apart)) == (1, 0)
+    assert sums_of_products("mul.f32 %f4, %f3, %f1;\nadd.f32 %f5, %f2, %f4;") == [("%f2", "%f4")]
