@@ -13,7 +13,7 @@ import sdesim as sde
 
 EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py"))
 ARGUMENTS = {"fashion_mnist": ["--quick"]}
-NEEDS = {"digits": "sklearn", "faces": "skimage", "colour_patches": "skimage"}
+NEEDS = {"cluster": "distributed", "digits": "sklearn", "faces": "skimage", "colour_patches": "skimage"}
 
 
 @pytest.mark.slow

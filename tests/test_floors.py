@@ -15,8 +15,8 @@ FLOORS = {
     "core": 0, "errors": 0,
     "integrate": 1, "fokker_planck": 1, "cuda": 1,
     "processes": 2, "targets": 2,
-    "simulate": 3, "preparation": 3, "execution": 3, "keeping": 3, "expect": 3, "level_sums": 3, "compare": 3,
-    "bind": 3,
+    "simulate": 3, "preparation": 3, "provenance": 3, "execution": 3, "keeping": 3, "expect": 3, "level_sums": 3,
+    "compare": 3, "bind": 3,
     "density": 3, "evolution": 3, "on_grid": 3, "starts": 3, "resolution": 3, "domain": 3, "adapted": 3,
     "arrival": 3, "passage": 3, "backward": 3, "grid_function": 3, "spectrum": 3, "entropy": 3,
     "score": 4, "generate": 4,
@@ -99,7 +99,8 @@ def run(code, **environment):
     return done.stdout.split()
 
 
-HEAVY = ["scipy.stats", "scipy.integrate", "matplotlib.pyplot", "matplotlib", "numba.cuda", "dask", "tqdm", "torch"]
+HEAVY = ["scipy.stats", "scipy.integrate", "matplotlib.pyplot", "matplotlib", "numba.cuda", "dask", "tqdm", "torch",
+         "xarray", "zarr"]  # fmt: skip
 
 
 def test_importing_is_cheap_and_compiles_nothing(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesim as sde
+from sdesim.core import blas
 from sdesim.score import activations
 from sdesim.score.head import KINDS, Head, Level
 
@@ -233,6 +234,20 @@ def test_several_threads_at_once_give_the_same_bits_and_leave_blas_as_it_was():
     assert all((value == expected).all() for value in found)
     after = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     assert after == before
+
+
+def test_gaps_between_the_rows_of_weights_change_no_bit():
+    """Rows of 1024 bytes, or more multiples of 512, meet in the cache; the copy has its rows elsewhere, no other."""
+    rng = np.random.default_rng(0)
+    for width, dtype, gap in ((512, "f4", True), (384, "f4", True), (128, "f8", True), (128, "f4", False),
+                              (500, "f4", False)):  # fmt: skip
+        weights = rng.standard_normal((96, width)).astype(dtype)
+        found = blas.staggered(weights)
+        assert (found is not weights) == gap
+        assert not gap or found.strides[0] % 512 == 64
+        assert (found == weights).all()
+        x = rng.standard_normal((256, 96)).astype(dtype)
+        assert (x @ found == x @ weights).all()
 
 
 def test_networks_do_not_change():

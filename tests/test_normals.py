@@ -65,6 +65,10 @@ def test_the_law(dtype):
 
 MUTANTS = {
     "standard deviation 1 % too large": lambda z: 1.01 * z,
+    "standard deviation 2 % too large": lambda z: 1.02 * z,
+    "mean off by 0.02": lambda z: z + 0.02,
+    "Student's t with 30 degrees": lambda z: z * np.sqrt(28 / np.random.default_rng(1).chisquare(30, z.shape)),
+    "skewed": lambda z: z + 0.01 * (z**2 - 1),
     "mean off by 0.01": lambda z: z + 0.01,
     "tails cut at 3.5": lambda z: np.clip(z, -3.5, 3.5) * (abs(z) < 3.5),
     "partners equal up to sign": lambda z: np.column_stack([z[:, 0], abs(z[:, 0]) * np.sign(z[:, 1])]),

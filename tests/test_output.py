@@ -266,10 +266,10 @@ def test_a_file_made_meanwhile_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("x.npz", ValueError, "path that ends in .npy, got"),
-        ("x", ValueError, "path that ends in .npy, got"),
+        ("x.npz", ValueError, "path that ends in .npy or .zarr, got"),
+        ("x", ValueError, "path that ends in .npy or .zarr, got"),
         ("none/x.npy", FileNotFoundError, "does not exist; make it before writing x.npy"),
-        (True, TypeError, "path that ends in .npy, got True"),
+        (True, TypeError, "path that ends in .npy or .zarr, got True"),
     ],
 )
 def test_bad_paths_are_refused_before_anything_is_done(tmp_path, monkeypatch, name, error, message):

@@ -1,4 +1,4 @@
-"""The command line: ``sdesim demo | run | sample | bench | doctor | cache``; a thin caller of the library.
+"""The command line: ``sdesim demo | run | sample | random | bench | doctor | cache``; a thin caller of the library.
 
 Exit codes: 0 all right, 1 a claim or a check failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 ended (SIGTERM).
 """
@@ -17,28 +17,46 @@ from typing import Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    debug = False
     try:
+        options = _parse(arguments)
+        debug = options.debug
         code: int = options.run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # the reader has gone (`| head`): nothing is left to say, also not at interpreter shutdown
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone (`| head`): nothing is left to say
+        _say_no_more()
         return 0
     except Exception as error:
-        if options.debug:
+        if debug:
             raise
         print(f"sdesim: {type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, OSError):  # standard output itself may be a full disk
+            _say_no_more()
         return 1
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # the help that was asked for, while a broken pipe can still be met
+        raise
+
+
+def _say_no_more() -> None:
+    """Let what is still in the buffer go nowhere, or the interpreter would complain of it at its shutdown."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _parser() -> argparse.ArgumentParser:
-    from . import __version__
+    from . import __version__, random_pipe
 
     parser = argparse.ArgumentParser(prog="sdesim", description="stochastic processes from every side")
     parser.add_argument("--version", action="version", version=f"sdesim {__version__}")
@@ -70,13 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, help="one seed, one picture")
     sample.set_defaults(run=_sample)
 
+    random_pipe.add(commands)
+
     bench = commands.add_parser("bench", help="how many steps a second this machine makes")
     bench.add_argument("--paths", type=int, default=100_000)
     bench.add_argument("--steps", type=int, default=200)
     bench.add_argument("--json", action="store_true", help="print the figures as JSON")
     bench.set_defaults(run=_bench)
 
-    doctor = commands.add_parser("doctor", help="versions, cores, cache folder, and a check of the random stream")
+    doctor = commands.add_parser("doctor", help="versions, cores, cache folder, BLAS, GPU, and a check of the stream")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=_doctor)
 
@@ -208,16 +228,22 @@ def _doctor(options: argparse.Namespace) -> int:
 
     from . import __version__
     from .core import blocks, cache, philox, stream
+    from .cuda import backend
 
     versions = {"sdesim": __version__, "python": platform.python_version()}
     for name in ("numpy", "scipy", "numba", "llvmlite", "matplotlib", "tqdm"):
         versions[name] = metadata.version(name)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        versions[backend.PACKAGE] = metadata.version(backend.PACKAGE)
+    cuda, reason = backend.available()
     folder = cache.folder()
     findings = {
         "versions": versions,
         "platform": platform.platform(),
         "cores": blocks.available_cores(),
         "cache": str(folder) if folder else "none can be written; every process compiles anew",
+        "blas": _blas(),
+        "cuda": reason if cuda else f"no: {reason}",
         "stream_version": stream.VERSION,
         "stream_known_answer": philox.known_answer(),
     }
@@ -228,6 +254,16 @@ def _doctor(options: argparse.Namespace) -> int:
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             print(f"{name.replace('_', ' '):20s} {shown}")
     return 0 if findings["stream_known_answer"] == "ok" else 1
+
+
+def _blas() -> str:
+    """The BLAS that NumPy multiplies matrices with."""
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return "; ".join(f"{p['internal_api']} {p['version']}, {p['num_threads']} threads" for p in found) or "unknown"
 
 
 def _cache(options: argparse.Namespace) -> int:

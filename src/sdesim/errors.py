@@ -13,6 +13,10 @@ class MemoryLimitError(MemoryError):
     """The result would not fit into memory; the message proposes a smaller one."""
 
 
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says what is missing and what to do."""
+
+
 class TrainingError(RuntimeError):
     """A training ended in a loss that is no number; ``fit`` has the last good weights."""
 

@@ -84,7 +84,7 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept 
     keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
     size = block_size(run, workers) if kept is None else kept.block_size or block_size(run, workers)
-    plan = blocks.cut(run.first_path, run.n_paths, size)
+    plan = blocks.cut(run.first_path, run.n_paths, size if run.out is None else run.out.block(size))
     found = {} if kept is None else kept.begin(plan, size, storage)
     placed = kept is not None and kept.placed
     if run.out is not None and not placed:
@@ -115,12 +115,12 @@ def block_size(run: Run, workers: int) -> int:
     """Paths of a block; nothing depends on it but how soon a block is done.
 
     A block is small enough for cores to end together, for its states to be few, and for an interruption, or the loss
-    of its worker, to cost little: a tenth of a second in compiled steps, more where the steps are in Python.
+    of its worker, to cost little: some tenths of a second in compiled steps, seconds where the steps are in Python.
     """
     states = not _final_only(run) and (run.out is not None or not run.reduce)
     limit = 16384 if states else 65536
     shares = 1 if workers == 1 else 4 * workers
-    steps = (2**22 if run.process.batch_only else 2**24) // (run.n_steps * run.d)
+    steps = (2**22 if run.process.batch_only else 2**26) // (run.n_steps * run.d)
     return max(LANES, min(limit, run.n_paths // shares, steps))
 
 
@@ -146,8 +146,9 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     rows = slice(block.offset, block.offset + n)
     final, saved = np.empty((n, d), run.dtype), None
     if run.out is not None:
-        place = run.out.rows(block.offset, n).reshape(n, len(run.records), d)
-        final, saved = (place[:, 0], None) if _final_only(run) else (final, place)
+        place = run.out.rows(block.offset, n)
+        states_of_all = place.reshape(n, len(run.records), d)
+        final, saved = (states_of_all[:, 0], None) if _final_only(run) else (final, states_of_all)
     elif storage is not None:
         final = storage[0][rows]
         saved = None if storage[1] is None else storage[1][rows]
@@ -171,9 +172,11 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     for part in parts:
         if hasattr(part, "close"):
             part.close()
+    if run.out is not None and not run.stop[0]:
+        run.out.put(block.offset, place)
     keep = storage is None and not run.reduce and run.out is None
     end = keep or (run.out is not None and not run.ends)
-    digest = zlib.crc32(run.out.rows(block.offset, n).data) if run.sealed and run.out is not None else None
+    digest = zlib.crc32(place.data) if run.sealed else None
     return Part(
         final if end else None, saved if keep else None, parts, counts if run.scheme.counts else None, n_bad, first_bad,
         digest,

@@ -171,7 +171,7 @@ def expect(
             "process": process, "f": f, "x0": x0, "t_span": span, "tolerance": tolerance, "confidence": confidence,
             "method": scheme.name, "n_steps": n_steps, "max_levels": max_levels, "seed": seed, "dtype": kind.name,
         }  # fmt: skip
-        bar = blocks.progress_bar(progress, 0, " steps")
+        bar = blocks.progress_bar(checks.progress(progress), 0, " steps")
         try:
             sums = Sums(sampler, bar, kept)
             if kept is not None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from . import bind
+from . import bind, provenance
 from .core import blocks, checks, stream
 from .core.output import Output
+from .core.zarr_output import ZarrOutput
 from .errors import MemoryLimitError
 from .fokker_planck.boundary import Robin
 from .integrate import noise
@@ -87,6 +88,18 @@ class Run:
         """What a watcher of the steps is told."""
         absorbing = () if self.walls is None else self.walls.absorbing
         return StepContext(self.t0, self.dt, self.n_steps, self.d, self.noise_dim, self.general, absorbing)
+
+    @functools.cached_property
+    def attributes(self) -> dict[str, Any]:
+        """What to say of the run beside its states."""
+        adaptive = self.scheme.adaptive
+        return provenance.attributes(
+            self.process, x0=self.x0 if hasattr(self.x0, "sample") else self.x0.reshape(-1, *self.state_shape),
+            t_span=(self.t0, self.t1), n_steps=self.n_steps, method=self.scheme.name, seed=self.seed, dtype=self.dtype,
+            n_paths=self.n_paths, first_path=self.first_path, on_nonfinite=self.on_nonfinite, boundary=self.walls,
+            rtol=self.tolerances[0] if adaptive else None, atol=self.tolerances[1] if adaptive else None,
+            increments=self.increments,
+        )  # fmt: skip
 
     @functools.cached_property
     def variant(self) -> Variant:
@@ -179,16 +192,25 @@ def prepare(
     if boundary is not None:
         boundary.check(d, None if hasattr(states, "sample") else states)
         _check_mirrors(process, boundary, np.asarray(sample, float).reshape(d), t0)
-    output = None if out is None else Output.at(out, (count, len(records), *state_shape), kind, begun=begun)
+    run = Run(
+        process, scheme, states, state_shape, count, first_path, t0, t1, n_steps, records, reduce, seed, kind, given,
+        on_nonfinite, np.zeros(1, np.uint8), records, boundary, watch, tolerances=tolerances,
+    )  # fmt: skip
+    run.out = output = None if out is None else _output(run, out, begun)
     if output is None and not reduce:
         check_memory(count, len(records), d, kind)
     elif output is not None and records[-1] != n_steps:
         check_memory(count, 0, d, kind)  # the states at the end, which the file has not
-    return Run(
-        process, scheme, states, state_shape, count, first_path, t0, t1, n_steps, records, reduce, seed, kind, given,
-        on_nonfinite, np.zeros(1, np.uint8), records, boundary, watch, tolerances=tolerances,
-        out=output,
-    )  # fmt: skip
+    return run
+
+
+def _output(run: Run, out: Any, begun: bool) -> Output:
+    shape = (run.n_paths, len(run.records), *run.state_shape)
+    if str(out).endswith(ZarrOutput.suffix):
+        return ZarrOutput.at(
+            out, shape, run.dtype, begun=begun, times=run.times, about=run.attributes, first_path=run.first_path
+        )  # fmt: skip
+    return Output.at(out, shape, run.dtype, begun=begun)
 
 
 def _tolerances(scheme: Scheme, rtol: Any, atol: Any) -> tuple[float, float]:

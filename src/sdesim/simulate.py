@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .core import blocks
+from .core import blocks, checks
 from .core.checkpoint import Checkpoint
 from .core.output import Output
+from .core.zarr_output import component_names
 from .errors import NonFiniteError
 from .execution import Outcome, execute, warn_of_times, work
 from .integrate import adaptive
 from .keeping import Kept
 from .preparation import Run, check_memory, prepare
+from .processes.base import Process
+from .processes.plain import PlainProcess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Paths:
     Attributes
     ----------
     t : (n_times,) the recorded times.
-    x : (n_paths, n_times[, d]) the states at those times; with ``out=`` a read-only memory map of the file.
+    x : (n_paths, n_times[, d]) the states at those times; with ``out=`` a map of the file, to be read only.
     final : (n_paths[, d]) the states at the end.
     reductions : the results of ``reduce``, in the order asked.
     seed : the seed, also where none was given; with it and ``first_path`` every path can be had again.
@@ -48,25 +51,50 @@ class Paths:
     law_only: bool
     steps_taken: np.ndarray | None
     steps_rejected: np.ndarray | None
-    _states: Callable[[], tuple[np.ndarray, np.ndarray]] = dataclasses.field(repr=False)
+    _states: Callable[[], tuple[Any, Any]] = dataclasses.field(repr=False)
+    _run: Run | None = dataclasses.field(repr=False)
 
     @functools.cached_property
-    def _stored(self) -> tuple[np.ndarray, np.ndarray]:
+    def _stored(self) -> tuple[Any, Any]:
         return self._states()
 
+    @functools.cached_property
+    def attributes(self) -> dict[str, Any]:
+        """What the run was made of, in texts and numbers; files and labelled arrays carry it."""
+        assert self._run is not None
+        return self._run.attributes
+
     @property
-    def x(self) -> np.ndarray:
+    def x(self) -> Any:
         """States at the recorded times; after ``reduce=`` nothing was kept and the run is repeated."""
         return self._stored[0]
 
     @property
     def final(self) -> np.ndarray:
         """States at the end; after ``reduce=`` nothing was kept and the run is repeated."""
-        return self._stored[1]
+        x, final = self._stored
+        return x[:, -1] if final is None else final
+
+    def to_xarray(self) -> Any:
+        """An ``xarray.Dataset`` of the states ``x`` (path, time[, component]), with ``attributes``.
+
+        States in a file are read when they are used. Needs the extra ``sdesim[xarray]``.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ImportError("to_xarray() needs xarray; install it by pip install 'sdesim[xarray]'") from None
+        path = ("path", self.first_path + np.arange(self.n_paths))
+        if not isinstance(self._states, _InFile) or isinstance(self.x, np.ndarray):
+            names = ("path", "time", *component_names(self.x.ndim - 2))
+            data = xarray.Dataset({"x": (names, self.x)}, {"time": ("time", self.t)}, self.attributes)
+        else:
+            data = xarray.open_zarr(str(self._states.path), chunks=None, consolidated=False)
+        return data.assign_coords(path=path)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickling takes the states along where they were kept, or the place of their file; nothing is run again."""
-        state = dict(self.__dict__)
+        state = {**self.__dict__, "attributes": self.attributes, "_run": None}
         if isinstance(self._states, _InFile):
             state.pop("_stored", None)
             return state
@@ -91,9 +119,8 @@ class _InFile:
     n: int
     final: np.ndarray | None
 
-    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
-        x = self.out.opened(self.path, self.n)
-        return x, x[:, -1] if self.final is None else self.final
+    def __call__(self) -> tuple[Any, np.ndarray | None]:
+        return self.out.opened(self.path, self.n), self.final
 
 
 def _not_kept() -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +150,7 @@ def simulate(
     progress: Any = False,
     checkpoint: Any = None,
     on_nonfinite: str = "raise",
+    debug: bool = False,
 ) -> Paths:
     """Simulate paths of ``process`` from ``x0`` over ``t_span`` in ``n_steps`` equal steps, or in steps of their own.
 
@@ -136,17 +164,20 @@ def simulate(
     save : "final"; "all" steps; every k-th step; or a sequence of times on the step grid. ``paths.t`` tells.
     reduce : reductions such as ``[Histogram(-4, 4, 100), Moments()]``, taken at the saved times inside the time loop.
         No path is kept then, so that 10⁸ paths need no memory; ``paths.x`` and ``paths.final`` run again when asked.
-    out : a path that ends in ``.npy``, for states that are larger than memory: they are written to this file, block by
-        block, and ``paths.x`` is a memory map of it (``numpy.load(path, mmap_mode="r")`` is another). With ``reduce``
-        as well, both are had in one run. Until all is there the file is called ``….npy.partial``; after Ctrl-C, which
-        leaves it the finished paths, or an error it stays so, and the message says it. An existing file is refused, and
-        so is a disk without room for all. Executors of processes must share the file system.
+    out : a path that ends in ``.npy`` or ``.zarr``, for states that are larger than memory: they are written there,
+        block by block, and ``paths.x`` is a memory map of the file (``numpy.load(path, mmap_mode="r")`` is another) or
+        the ``zarr.Array`` of the group (the extra ``sdesim[zarr]``; first_path must then be a multiple of 256). With
+        ``reduce`` as well, both are had in one run. Until all is there the name is ``….npy.partial``; after Ctrl-C,
+        which leaves it the finished paths, or an error it stays so, and the message says it. What exists is refused,
+        and so is a disk without room for all. Executors of processes must share the file system.
     seed : an integer in [0, 2⁶⁴), or None for one from the operating system (recorded in the result). The Wiener path
         of a (seed, path) pair is the same for every process, method and number of paths: two processes run with one
         seed are driven by one Brownian path.
     dtype : float64, or float32 for three times the speed and 7 digits.
-    executor, workers : anything with ``submit`` (threads by default) and how many. The result has the same bits for
-        any of them.
+    executor, workers : anything with ``submit`` and how many: threads by default, a process pool, a Dask client or its
+        ``get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. The result has the same bits for any of them. Where a
+        worker process dies its blocks are run again, with one RuntimeWarning; ``errors.WorkerError`` names a block that
+        kills every worker.
     first_path : the number of the first path; two runs over [0, n) and [n, 2n) are the halves of one.
     increments : Wiener increments (n_paths, n_steps[, m]) to use in place of the random stream. Schemes that take more
         of the path accept it behind these: ``sra`` and ``sri`` the integrals ∫ (W_s − W_t) ds, m more columns (drawn
@@ -161,14 +192,17 @@ def simulate(
         states stay where they are, in the ``.partial`` file.
     on_nonfinite : "raise" a NonFiniteError that names the first bad path, step and time; "freeze" such paths at their
         last finite state; "ignore".
+    debug : True to run the process's formulas as plain Python, path by path: a thousand times slower, with indices
+        checked, ``print`` and breakpoints, and errors that name path, step and state. Paths are the same but for the
+        rounding of functions such as exp. Methods are those of whole-array steps.
 
     Returns
     -------
     Paths. After Ctrl-C, the paths that were finished, with ``success=False``.
     """
     workers = blocks.check_executor(executor, workers)
-    if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
-        raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
+    checks.progress(progress)
+    process = _plain(process) if checks.truth("debug", debug) else process
     with Checkpoint(checkpoint, "simulation") if checkpoint is not None else contextlib.nullcontext() as file:
         run = prepare(
             process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce,
@@ -181,6 +215,10 @@ def simulate(
         warn_of_times(run)
         again = functools.partial(execute, executor=executor, workers=workers, progress=progress)
         return _finish(run, again(run, kept=kept), again)
+
+
+def _plain(process: Any) -> Any:
+    return PlainProcess(process) if isinstance(process, Process) and not process.batch_only else process
 
 
 # ---- results --------------------------------------------------------------------------------------------------------
@@ -234,7 +272,7 @@ def _finish(run: Run, outcome: Outcome, repeat: Callable[[Run], Outcome]) -> Pat
         t=run.times, reductions=reductions, seed=run.seed, first_path=run.first_path, n_paths=n,
         method=run.scheme.name, success=outcome.complete and not n_bad, message=message,
         law_only=run.scheme.law_only, steps_taken=_counted(outcome, 0), steps_rejected=_counted(outcome, 1),
-        _states=states,
+        _states=states, _run=run,
     )  # fmt: skip
     if run.out is not None:
         _ = paths.x  # a map that is open survives that its file is moved

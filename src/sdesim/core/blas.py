@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 _lock = threading.Lock()
 _state: dict[str, Any] = {"controller": None, "inside": 0, "limit": None}
 
@@ -43,3 +45,19 @@ def spans(length: int, most: int) -> list[tuple[int, int]]:
     count = -(-length // most)
     ends = [length * k // count for k in range(count + 1)]
     return list(itertools.pairwise(ends))
+
+
+def staggered(weights: np.ndarray) -> np.ndarray:
+    """The matrix, as a copy with gaps between its rows where these would start at the same places of the cache.
+
+    A product packs the rows of its right factor before it works on them. Rows of 512 numbers or 1024 (multiples of 512
+    bytes) meet in few sets of the first cache and push each other out, which costs 5 to 10 % of the product; one cache
+    line of a gap mends it. It pays where the same weights are multiplied again and again.
+    """
+    length = weights.shape[1] * weights.itemsize
+    if length < 1024 or length % 512:
+        return weights
+    gap = 64 // weights.itemsize
+    copy = np.empty((weights.shape[0], weights.shape[1] + gap), weights.dtype)[:, :-gap]
+    copy[:] = weights
+    return copy

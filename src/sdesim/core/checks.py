@@ -114,6 +114,20 @@ def time_span(value: Any) -> tuple[float, float]:
     return t0, t1
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or False, and nothing that merely counts as one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def progress(value: Any) -> Any:
+    """True, False, or a function of (done, total)."""
+    if not isinstance(value, (bool, np.bool_)) and not callable(value):
+        raise TypeError(f"progress must be True, False or a function progress(done, total), got {value!r}")
+    return value
+
+
 def function(name: str, value: Any, usage: str) -> Callable:
     """A callable, described by ``usage`` in the message."""
     if not callable(value):

@@ -20,14 +20,14 @@ import functools
 import inspect
 import keyword
 import math
-import operator
 import types as python_types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import errors as numba_errors
-from numba import njit, types
+from numba import njit
 from numba.core import ir
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
@@ -35,7 +35,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.untyped_passes import IRProcessing
 
 from ..errors import CompileError
-from . import cache, call, elementary
+from . import cache, call, elementary, state_dtype
 from .functions import FUNCTIONS
 
 LANES = 256
@@ -99,10 +99,6 @@ def view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str
 
 # ---- formulas -------------------------------------------------------------------------------------------------------
 
-_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.mod, operator.floordiv}
-_ARITHMETIC |= {operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.imod, operator.ifloordiv}
-_COMPARISONS = {operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne}
-
 
 @register_pass(mutates_CFG=False, analysis_only=False)
 class StateDtype(FunctionPass):
@@ -114,143 +110,20 @@ class StateDtype(FunctionPass):
         FunctionPass.__init__(self)
 
     def run_pass(self, state: Any) -> bool:
-        single = _is_single(state.args)
-        for block in state.func_ir.blocks.values():
-            for statement in block.body:
-                if isinstance(statement, ir.Assign):
-                    self._default(state.func_ir, statement, state.args)
-                    self._constant(state.func_ir, statement, single)
-            if single:
-                self._integers(state.func_ir, block)
+        state_dtype.Rewriting(state.func_ir, state.args, ir).run()
         return True
 
-    def _default(self, func_ir: Any, assign: Any, arguments: Any) -> None:
-        """An argument left to its default is a constant like any other."""
-        if isinstance(assign.value, ir.Arg) and isinstance(arguments[assign.value.index], types.Omitted):
-            assign.value = ir.Const(arguments[assign.value.index].value, assign.value.loc)
-            func_ir._definitions[assign.target.name] = [assign.value]
 
-    def _constant(self, func_ir: Any, assign: Any, single: bool) -> None:
-        value = assign.value
-        if single and isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
-            if isinstance(value.value, (float, np.floating)):
-                value.value = np.float32(value.value)
-            elif isinstance(value.value, np.ndarray) and value.value.dtype == np.float64:
-                value.value = value.value.astype(np.float32)
-            return
-        if not (isinstance(value, ir.Expr) and value.op == "getattr"):
-            return
-        module = _definition(func_ir, value.value)
-        if module not in (np, math):
-            return
-        attribute = getattr(module, value.attr, None)
-        if single and isinstance(attribute, float):
-            replacement: Any = ir.Const(np.float32(attribute), value.loc)
-        elif value.attr in FUNCTIONS:
-            replacement = ir.Global(f"sdesim_{value.attr}", FUNCTIONS[value.attr], value.loc)
-        else:
-            return
-        assign.value = replacement
-        func_ir._definitions[assign.target.name] = [replacement]
-
-    def _integers(self, func_ir: Any, block: Any) -> None:
-        body: list[Any] = []
-        for statement in block.body:
-            value = getattr(statement, "value", None)
-            if isinstance(statement, ir.Assign) and isinstance(value, ir.Expr):
-                if value.op in ("binop", "inplace_binop") and value.fn in _ARITHMETIC | _COMPARISONS:
-                    left, right = _integer(func_ir, value.lhs), _integer(func_ir, value.rhs)
-                    if left is not None and not _counts(func_ir, value.rhs):
-                        value.lhs = self._single(func_ir, block, body, left, value)
-                    elif right is not None and not _counts(func_ir, value.lhs):
-                        value.rhs = self._single(func_ir, block, body, right, value)
-                elif value.op == "call" and _is_numeric_call(func_ir, value.func):
-                    value.args = tuple(
-                        argument
-                        if _integer(func_ir, argument) is None
-                        else self._single(func_ir, block, body, _integer(func_ir, argument), value)
-                        for argument in value.args
-                    )
-            body.append(statement)
-        block.body = body
-
-    def _single(self, func_ir: Any, block: Any, body: list[Any], number: Any, at: Any) -> Any:
-        variable = block.scope.redefine("sdesim_const", loc=at.loc)
-        constant = ir.Const(np.float32(number), at.loc)
-        func_ir._definitions[variable.name] = [constant]
-        body.append(ir.Assign(constant, variable, at.loc))
-        return variable
+# What was compiled as a formula: another target of Numba meets the plain functions, and has to know.
+_formulas: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _is_single(arguments: Any) -> bool:
-    leaves: set[Any] = set()
-    pending = list(arguments)
-    while pending:
-        kind = pending.pop()
-        if isinstance(kind, types.BaseTuple):
-            pending.extend(kind)
-        elif isinstance(kind, types.Array):
-            leaves.add(kind.dtype)
-        else:
-            leaves.add(kind)
-    return types.float32 in leaves and types.float64 not in leaves
-
-
-def _definition(func_ir: Any, variable: Any) -> Any:
-    """The constant that a variable stands for, or None."""
-    definitions = func_ir._definitions.get(getattr(variable, "name", None), [])
-    if len(definitions) == 1 and isinstance(definitions[0], (ir.Const, ir.Global, ir.FreeVar)):
-        return definitions[0].value
-    return None
-
-
-def _integer(func_ir: Any, variable: Any) -> Any:
-    value = _definition(func_ir, variable)
-    return value if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else None
-
-
-_WHOLE = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod}
-_WHOLE |= {operator.iadd, operator.isub, operator.imul, operator.ifloordiv, operator.imod}
-
-
-def _counts(func_ir: Any, variable: Any, seen: frozenset[str] = frozenset()) -> bool:
-    """Whether a variable holds an integer: a constant, a loop counter, a length, or what is computed from those."""
-    if variable.name in seen:
-        return True  # it is one as long as nothing else says no
-    seen |= {variable.name}
-
-    def one(value: Any) -> bool:
-        if isinstance(value, ir.Var):
-            return _counts(func_ir, value, seen)
-        if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
-            return isinstance(value.value, (int, np.integer)) and not isinstance(value.value, bool)
-        if not isinstance(value, ir.Expr):
-            return False
-        if value.op in ("binop", "inplace_binop"):
-            return value.fn in _WHOLE and _counts(func_ir, value.lhs, seen) and _counts(func_ir, value.rhs, seen)
-        if value.op in ("getitem", "static_getitem", "exhaust_iter"):
-            return any(_is_getattr(d, "shape") for d in func_ir._definitions.get(value.value.name, []))
-        if value.op == "call":
-            return _definition(func_ir, value.func) in (len, range)
-        if value.op in ("pair_first", "iternext", "getiter", "cast"):
-            return _counts(func_ir, value.value, seen)
-        return value.op == "getattr" and value.attr in ("size", "ndim")
-
-    definitions = func_ir._definitions.get(variable.name, [])
-    return bool(definitions) and all(one(value) for value in definitions)
-
-
-def _is_getattr(value: Any, name: str) -> bool:
-    return isinstance(value, ir.Expr) and value.op == "getattr" and value.attr == name
-
-
-def _is_numeric_call(func_ir: Any, function: Any) -> bool:
-    if _definition(func_ir, function) in (abs, max, min, *FUNCTIONS.values()):
-        return True
-    definitions = func_ir._definitions.get(function.name, [])
-    if len(definitions) != 1 or not isinstance(definitions[0], ir.Expr) or definitions[0].op != "getattr":
+def on_other_target(state: Any, ir: Any) -> bool:
+    """The same pass for another compiler of Numba's kind, whose classes are in the module ``ir``."""
+    if state.func_id.func not in _formulas:
         return False
-    return _definition(func_ir, definitions[0].value) in (np, math)
+    state_dtype.Rewriting(state.func_ir, state.args, ir).run()
+    return True
 
 
 class FormulaCompiler(CompilerBase):
@@ -299,6 +172,7 @@ def _dispatcher(function: Any, known: dict[int, Any]) -> Any:
         original, function = function, rebuilt
     else:
         original = function
+    _formulas.add(function)
     known[id(original)] = njit(pipeline_class=FormulaCompiler, error_model="numpy", nogil=True)(function)
     return known[id(original)]
 

@@ -34,13 +34,16 @@ def size_of(executor: Any) -> int | None:
         size = getattr(executor, name, None)
         if isinstance(size, int) and size > 0:
             return size
-    if _is_dask(executor):
-        return sum(getattr(executor, "_client", executor).ncores().values()) or None
-    return None
+    return sum(_dask_workers(executor).values()) or None
 
 
 def _is_dask(executor: Any) -> bool:
     return type(executor).__module__.partition(".")[0] == "distributed"
+
+
+def _dask_workers(executor: Any) -> dict[str, int]:
+    """The threads of each of Dask's workers; none where the executor is not Dask's."""
+    return dict(getattr(executor, "_client", executor).ncores()) if _is_dask(executor) else {}
 
 
 class Threads:
@@ -126,6 +129,7 @@ class Elsewhere(Threads):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.token = uuid.uuid4().hex
+        self.present = _dask_workers(self.executor)
         self.pool: concurrent.futures.ProcessPoolExecutor | None = None  # in place of one that died
         self.options = {"pure": False} if _is_dask(self.executor) else {}  # a task sent again is not the same one
         self.job = self._packed()
@@ -261,6 +265,12 @@ class Elsewhere(Threads):
         _held.pop(self.token, None)
         if self.pool is not None:
             self.pool.shutdown(wait=wait, cancel_futures=True)
+        if wait and (gone := self.present.keys() - _dask_workers(self.executor).keys()):
+            warnings.warn(
+                f"{len(gone)} of {len(self.present)} workers left the cluster; Dask has run what they had once more",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def _deaths(error: BaseException) -> int:

@@ -3,6 +3,7 @@
 The file is made under a partial name beside the target, as long as it will be, so that a disk too small is known before
 any work is done (and not by a signal in the middle of it, as memory maps tell). Every block maps its own rows, in
 whatever process it is worked on, and lets go of them when it is done. A complete file gets its name by one renaming.
+``zarr_output`` does the same with a Zarr group.
 """
 
 import dataclasses
@@ -12,8 +13,9 @@ import math
 import os
 import pathlib
 import shutil
+import tempfile
 import zlib
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -28,24 +30,32 @@ class Output:
     path: pathlib.Path
     shape: tuple[int, ...]
     dtype: np.dtype
+    suffix: ClassVar[str] = ".npy"
 
     @classmethod
-    def at(cls, path: Any, shape: tuple[int, ...], dtype: np.dtype, *, begun: bool = False) -> "Output":
+    def at(
+        cls, path: Any, shape: tuple[int, ...], dtype: np.dtype, *, begun: bool = False, **more: Any
+    ) -> Self:  # fmt: skip
         """An output at a path given by a user; raises where there is no place for it.
 
         Where it may have been ``begun`` by an earlier run, it is looked at later.
         """
         if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"out must be a path that ends in .npy, got {path!r}")
+            raise TypeError(f"out must be a path that ends in .npy or .zarr, got {path!r}")
         target = pathlib.Path(os.fspath(path)).absolute()
-        if target.suffix != ".npy":
-            raise ValueError(f"out must be a path that ends in .npy, got {str(path)!r}")
+        if target.suffix != cls.suffix:
+            raise ValueError(f"out must be a path that ends in .npy or .zarr, got {str(path)!r}")
         if not target.parent.is_dir():
             raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before writing {target.name}")
-        output = cls(target, shape, np.dtype(dtype))
+        output = cls(target, shape, np.dtype(dtype), **more)
         if not begun:
             output._check_free()
+        output._check_writable()
         return output
+
+    def block(self, size: int) -> int:
+        """How many paths are to be worked on at once, where ``size`` would be right without an output."""
+        return size
 
     @property
     def partial(self) -> pathlib.Path:
@@ -67,6 +77,17 @@ class Output:
                 f"{self.partial} exists: another run writes it, or one that was interrupted left it; delete it, or "
                 "give another name"
             )
+
+    def _check_writable(self) -> None:
+        """Known before hours of work: a folder that takes a file. (Asking for permissions is not enough: the whole
+        disk may be read-only.)"""
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise type(error)(
+                error.errno, f"out={str(self.path)!r} cannot be written ({error.strerror}); write elsewhere"
+            ) from None
 
     def create(self) -> None:
         """Make the partial file, with room on the disk for all of it."""
@@ -122,11 +143,11 @@ class Output:
         try:
             mapped = np.memmap(self.partial, self.dtype, "r+", offset, (n, *self.shape[1:]))
         except FileNotFoundError:
-            raise FileNotFoundError(
-                f"{self.partial} is not there for a worker: out= needs a file system that all workers share, and that "
-                "nobody deletes from"
-            ) from None
+            raise self._not_there() from None
         return mapped.view(np.ndarray)
+
+    def put(self, first: int, rows: np.ndarray) -> None:
+        """Keep what was written into ``rows(first, len(rows))``: they are the file's own memory already."""
 
     def finish(self) -> pathlib.Path:
         """Give the file its name, once all of it is on the disk; the name that it has."""
@@ -159,6 +180,12 @@ class Output:
         out = io.BytesIO()
         np.lib.format.write_array_header_1_0(out, about)
         return out.getvalue()
+
+    def _not_there(self) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{self.partial} is not there for a worker: out= needs a file system that all workers share, and that "
+            "nobody deletes from"
+        )
 
     def _no_room(self, free: int) -> OSError:
         return OSError(

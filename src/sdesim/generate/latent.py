@@ -78,6 +78,7 @@ def _carry(
 ) -> np.ndarray:  # fmt: skip
     noised = Noised(process, horizon)
     checks.function("score", score, "score(x, t) with x of shape (n, d)")
+    checks.progress(progress)
     points = _points(score, points)
     n, d = points.shape
     classes = check_labels(score, labels, n)

@@ -99,6 +99,7 @@ def log_likelihood(
     tolerance = 1e-5 if rtol is None else checks.real("rtol", rtol, above=0.0)
     file = None if checkpoint is None else Checkpoint(checkpoint, "likelihood")
     seed = checks.seed(seed if file is None else file.seed(seed))
+    checks.progress(progress)
     classes = check_labels(score, labels, n)
     found = np.empty(n)
     stop = np.zeros(1, np.int64)

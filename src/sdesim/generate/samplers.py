@@ -23,6 +23,7 @@ from ..core import blas, blocks, checks, identity
 from ..core.checkpoint import Checkpoint
 from ..core.kept_rows import KeptRows
 from . import conditional, denoised, flow, grids, reverse_sde
+from . import device as gpu
 from .guided import Guidance, GuidedScore, check_labels
 from .linear import Noised
 from .rows import Rows, Stopped
@@ -89,6 +90,8 @@ def sample(
     horizon: float | None = None,
     dtype: Any = None,
     device: str = "cpu",
+    precision: str | None = None,
+    batch: int | None = None,
     first_path: int = 0,
     executor: Any = None,
     workers: int | None = None,
@@ -139,6 +142,14 @@ def sample(
         d, where the score has no attribute ``dim``.
     dtype : float32 or float64
         Of the samples, and of the arithmetic outside the score; the score's own (its ``dtype``) unless given.
+    device : "cpu" or "cuda"
+        On an NVIDIA GPU: a float32 ``ScoreMLP``, every method with fixed steps, without labels, guidance or masks. One
+        seed gives the same noise as on the CPU, bit for bit, and the same samples up to the rounding of the products.
+    precision : "fp32", "tf32", "fp16" or "bf16"
+        Of the network on the device: how its weights and activations are kept and multiplied. Sums, noise and states
+        are float32 in all of them.
+    batch : int
+        Rows that are on the device at once, 4096 unless given.
     executor, workers
         Anything with ``submit`` (threads by default) and how many. The samples have the same bits for any of them.
         Processes are sent the score, the guidance and all that belongs to them, which must be picklable: library
@@ -159,14 +170,14 @@ def sample(
         horizon. While it runs: a score that returns nan, with the time and the row.
     NonFiniteError
         Where samples diverge.
+    DeviceError, MemoryLimitError
+        Where there is no device that can be used, or not enough memory on it.
 
     References
     ----------
     Song et al. (2021); Song & Ermon (2019, 2020); Ho et al. (2020); Karras et al. (2022); Lu et al. (2022).
     """
-    if device != "cpu":
-        checks.choice("device", device, ("cpu", "cuda"))
-        raise ValueError("device='cuda' is not available for sampling with a score yet; use device='cpu'")
+    precision, batch = gpu.settings(device, precision, batch)
     n = checks.integer("n", n, minimum=1)
     noised = Noised(process, horizon)
     checks.function("score", score, "score(x, t) with x of shape (n, d)")
@@ -174,7 +185,12 @@ def sample(
     auto, usual = METHODS[checks.choice("method", method, METHODS)]
     kind = checks.dtype(dtype if dtype is not None else getattr(score, "dtype", np.float64))
     first_path = checks.integer("first_path", first_path, minimum=0)
+    if device == "cuda":
+        gpu.check(
+            score, kind, rtol=rtol, labels=labels, guidance=guidance, observed=observed, mask=mask, executor=executor
+        )
     n_workers = blocks.check_executor(executor, workers)
+    checks.progress(progress)
     if rtol is not None:
         if method != "probability_flow":
             raise ValueError(f"rtol belongs to method='probability_flow', {method} takes n_steps")
@@ -205,6 +221,12 @@ def sample(
         corrector=corrector, churn=denoised.churn_of(churn, method), dim=d, dtype=kind, seed=seed,
         stop=np.zeros(1, np.int64), tick=_uncounted,
     )  # fmt: skip
+    if device == "cuda":
+        if file is not None:
+            raise ValueError("checkpoint= keeps samples that are drawn on the CPU; leave it out with device='cuda'")
+        return gpu.draw(
+            plan, n, first_path, lambda rows: _advance(rows, plan), precision=precision, batch=batch, progress=progress
+        )
     settings = None
     if file is not None:
         settings = identity.settings(

@@ -118,7 +118,13 @@ def run(
     for s in range(n_steps):
         if stop[0]:
             break
-        point = advance(s, x, t0 + s * dt, dt, *noise(s), h, root)
+        try:
+            point = advance(s, x, t0 + s * dt, dt, *noise(s), h, root)
+        except Exception as error:
+            row = getattr(error, "row", None)
+            paths = f"paths {first_path} to {first_path + len(x) - 1}" if row is None else f"path {first_path + row}"
+            error.add_note(f"in the step from {s} to {s + 1} (t = {t0 + s * dt:g}) of {paths}")
+            raise
         if look is not None:
             look(s, x, point, coefficients["diffusion"](x, t0 + s * dt))
         if freeze:

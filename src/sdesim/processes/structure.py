@@ -26,10 +26,16 @@ def check_structure(process: Process, x: Any, t: float) -> None:
     process.check_state(np.asarray(x) if not isinstance(x, tuple) else np.stack(np.broadcast_arrays(*x)))
     shape = np.broadcast_shapes(*(np.shape(xi) for xi in x)) if isinstance(x, tuple) else np.shape(x)
     components = process.dim if process.dim is not None and process.dim >= 2 else None
-    with np.errstate(all="ignore"):
-        values = {"drift": process.drift(x, t), "diffusion": process.diffusion(x, t)}
-        if process.diffusion_dx is not None:
-            values["diffusion_dx"] = process.diffusion_dx(x, t)
+    values = {}
+    for name in ("drift", "diffusion", "diffusion_dx"):
+        if getattr(process, name) is None:
+            continue
+        try:
+            with np.errstate(all="ignore"):
+                values[name] = getattr(process, name)(x, t)
+        except Exception as error:
+            error.add_note(f"{name} was evaluated at x0 = {_brief(x)}, t0 = {t:g}, before the first step")
+            raise
     for name, value in values.items():
         if name == "diffusion" and process.noise == "general":
             _check_rows(value, components, shape)

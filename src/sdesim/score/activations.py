@@ -55,6 +55,18 @@ def _functions(number: Any) -> dict[str, Any]:
     return {"silu": silu, "tanh": tangens, "softplus": softplus, "relu": relu}
 
 
+@functools.cache
+def scalar(name: str, dtype: np.dtype) -> Any:
+    """φ of one number as a compiled function, for engines that loop by themselves."""
+    both = _functions(dtype.type)[name]
+
+    @njit(inline="always", error_model="numpy")
+    def phi(z):
+        return both(z)[0]
+
+    return phi
+
+
 _TEXT = """\
 from numba import njit, types
 

@@ -158,6 +158,7 @@ def fit_energy(
     kept = None if checkpoint is None else Checkpoint(checkpoint, "training")
     seed = checks.seed(seed if kept is None else kept.seed(seed))
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head = Head(centre=points.mean, spread=points.spread) if standardize else net.head
     unit = points.spread**2
     first = (0.1 if sampler == "mala" else 0.01) * unit

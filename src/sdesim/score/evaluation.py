@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.blas import staggered
 from . import activations, kernels
 from .head import Head
 from .layout import Layout
@@ -24,10 +25,11 @@ class Evaluator:
     ) -> None:
         self.layout, self.head, self.frequencies = layout, head, frequencies
         self.dtype = parameters.dtype
-        self.W, biases = layout.views(parameters)
+        matrices, biases = layout.views(parameters)
+        self.W = [staggered(matrix) for matrix in matrices]
         self.b = [np.array(bias) for bias in biases]  # the kernels are compiled for memory that may be written
         self.phi = activations.kernels(activation, self.dtype)
-        self.first = np.ascontiguousarray(self.W[0][: layout.dim])
+        self.first = self.W[0][: layout.dim]
         self.shift = np.array(self.b[0])
         self.inp = np.zeros((BLOCK, layout.dim + layout.n_features), self.dtype)
         self.x = np.zeros((BLOCK, layout.dim), self.dtype)
@@ -87,6 +89,14 @@ class Evaluator:
         if t.ndim == 0:
             return (*(kind.type(value) for value in found), shift)
         return (*(np.asarray(value, kind)[:, None] for value in found), shift)
+
+    def shifts(self, levels: np.ndarray) -> np.ndarray:
+        """The first layer's bias at every noise level, features and all, (n, width)."""
+        found = np.empty((len(levels), len(self.shift)), self.dtype)
+        for row, level in zip(found, levels.tolist(), strict=True):
+            self._fold(level)
+            row[:] = self.shift
+        return found
 
     def _fold(self, level: Any) -> None:
         """The first layer's bias at one noise level."""

@@ -160,6 +160,7 @@ def fit_score(
     seed = checks.seed(seed if kept is None else kept.seed(seed))
     checks.choice("projection", projection, ("rademacher", "gaussian"))
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head, last = _head(points, process, objective, sigma, prediction, standardize, horizon, t_min)
     learner = net.learner(batch, objective, head=head, weighting=weighting, n_projections=n_projections)
     adam = Adam(

@@ -100,6 +100,10 @@ class ScoreMLP(ScoreNetwork):
         """Turns per unit of c of the Fourier features."""
         return np.geomspace(1 / 16, 1.0, self.n_frequencies).astype(self.dtype)
 
+    def first_biases(self, levels: np.ndarray) -> np.ndarray:
+        """b₁ with what the features of each noise level add to it, (n, width): a time that all rows share is a bias."""
+        return self._new_evaluator().shifts(levels)
+
     def __repr__(self) -> str:
         extras = "" if self.activation == "silu" else f", activation={self.activation!r}"
         extras += "" if self.time else ", time=None"

@@ -114,6 +114,7 @@ def log_partition(
     moves = checks.integer("n_steps", n_steps, minimum=1)
     seed = checks.seed(seed)
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     anneal = _Annealing(target, start, levels, moves, seed)
     with blas.single_threaded(), np.errstate(over="ignore", invalid="ignore"):
         if step_size is None:

@@ -107,6 +107,7 @@ def fit_vae(
     kept = None if checkpoint is None else Checkpoint(checkpoint, "training")
     seed = checks.seed(seed if kept is None else kept.seed(seed))
     workers = blocks.check_executor(None, workers)
+    checks.progress(progress)
     head = Head(centre=points.mean, spread=points.spread) if standardize else vae.head
     learner: Any = Bound(vae.with_parameters(vae.parameters, head=head), batch)
     adam = Adam(
