@@ -211,12 +211,17 @@ def ordeal(name, run, rng):
         shutil.rmtree(folder)
 
 
-def main(seed, names):
-    warnings.simplefilter("ignore")
+def settle():
+    """Small blocks, and a checkpoint after each."""
     checkpoint.INTERVAL = 0.0
     os.fsync = lambda file: None  # a process that is killed leaves what it wrote to the system, as a machine does not
     execution.block_size = lambda run, workers: 256
     level_sums.CHUNK = 2048
+
+
+def main(seed, names):
+    warnings.simplefilter("ignore")
+    settle()
     for name in names:
         print(json.dumps(ordeal(name, RUNS[name], random.Random(f"{seed} {name}"))), flush=True)
 
