@@ -184,6 +184,7 @@ def machine(report: Report) -> None:
             command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
             said = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
             rows.append({"what": query, "is": said})
+        rows.append({"what": "cuBLAS", "is": "none" if products.library() is None else products.version()})
         rows.append({"what": "python", "is": f"{platform.python_version()}, {os.cpu_count()} cores"})
         step = cuda.to_device(np.zeros(1, np.int32))
         for call in ("first", "second"):
@@ -442,7 +443,8 @@ def step_cost(name: str, batch: int, precision: str, copy: float) -> dict[str, A
     moved = batch * (dim * (8 + 2 * low) + sum(hidden) * 2 * low)
     floor = gemm + moved / copy
     return {
-        "us a step": 1e6 * cost, "products, us": 1e6 * gemm, "memory, us": 1e6 * moved / copy, "/ floor": cost / floor,
+        "us a step": 1e6 * cost, "recorded": all(runner.replays.values()) and bool(runner.replays),
+        "products, us": 1e6 * gemm, "memory, us": 1e6 * moved / copy, "/ floor": cost / floor,
         f"sample() of {steps}, s": called,
     }  # fmt: skip
 
