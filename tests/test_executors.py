@@ -1,6 +1,7 @@
 """Workers elsewhere: batches of half a second, a job that travels once, and the bits of one thread on any executor."""
 
 import concurrent.futures
+import concurrent.futures.process
 import hashlib
 import logging
 import multiprocessing
@@ -242,6 +243,23 @@ def test_a_broken_executor_of_another_kind_is_an_error():
         blocks.run(offset, blocks.cut(0, 300 * LEAF, LEAF), (), executor=Cluster(at=at))
 
 
+def test_pools_that_break_one_after_another_are_given_up(monkeypatch):
+    pools = []
+
+    class Sunk(concurrent.futures.ProcessPoolExecutor):
+        def submit(self, *_):
+            pools.append(self)
+            raise concurrent.futures.process.BrokenProcessPool("sunk again")
+
+    monkeypatch.setattr(executors.concurrent.futures, "ProcessPoolExecutor", Sunk)
+    with (
+        pytest.warns(RuntimeWarning, match="a worker process died"),
+        pytest.raises(WorkerError, match=r"^5 process pools .* .sunk again. before any result"),
+    ):
+        blocks.run(offset, blocks.cut(0, 300 * LEAF, LEAF), (), executor=Sunk(1))
+    assert len(set(pools)) == len(pools) == 6
+
+
 def test_tasks_that_others_cancelled_are_run_again():
     """As Dask does when its workers are restarted."""
 
@@ -274,6 +292,44 @@ def test_a_block_that_dask_gave_up_is_run_alone_once_more():
     assert isinstance(caught.value.__cause__, KilledWorker)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.block, copy.paths) == (str(caught.value), 9, range(2304, 2560))
+
+
+class Waiting:
+    """Workers that finish when they are told."""
+
+    def __init__(self):
+        self.batches, self.futures = [], []
+
+    def submit(self, function, token, job, blocks):
+        self.batches.append(blocks)
+        self.futures.append(concurrent.futures.Future())
+        return self.futures[-1]
+
+
+def test_a_suspect_has_no_company():
+    plan, workers = blocks.cut(0, 30 * LEAF, LEAF), Waiting()
+    crew = executors.Elsewhere(workers, 2, offset, (), plan, {}, "paths")
+
+    def home(number):
+        workers.futures[number].set_result((1.0, [block.offset for block in workers.batches[number]]))
+        return crew.wait()
+
+    crew.fill()
+    assert workers.batches == [[plan[0]], [plan[1]], [plan[2]], [plan[3]]]
+    workers.futures[1].set_exception(KilledWorker())
+    assert crew.wait() == []
+    for number in (0, 2):
+        crew.fill()
+        assert home(number) == [number]
+    crew.fill()
+    assert len(workers.batches) == 4  # until the others are home nobody is sent out
+    assert home(3) == [3]
+    crew.fill()
+    crew.fill()
+    assert workers.batches[4:] == [[plan[1]]]  # and then it is alone
+    assert home(4) == [1]
+    crew.fill()
+    assert workers.batches[5:] == [[plan[4]], [plan[5]], [plan[6]], [plan[7]]]
 
 
 def test_the_number_of_workers_of_an_executor():

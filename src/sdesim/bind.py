@@ -332,6 +332,8 @@ def device_model(
     from .cuda.steps import Coefficient, Model
 
     layout, vector = compile.flatten(type(process).__name__, process.fields())
+    with np.errstate(over="ignore"):
+        parameters = vector.astype(dtype)
     general, m = is_general(process, scheme), noise_dim(process, d)
     scalar = process.dim is None or process.dim == 1
     coefficients = []
@@ -348,10 +350,13 @@ def device_model(
             function = _converted_drift(process, scheme, dtype)
         elif name == "diffusion" and _lifted(process, scheme):
             function = calculus.diagonal_rows(process)
-        uses_time = compile.uses(function)[1]
-        coefficients.append(Coefficient(name, entries, compile.formula(function), uses_time))
-    with np.errstate(over="ignore"):
-        parameters = vector.astype(dtype)
+        read = compile.uses(function)
+        if read == (False, False) and entries != "rows":
+            # as the step that the CPU compiles has it, in the dtype of the state
+            values = np.broadcast_to(compile.value_of(function, layout, parameters, process.dim), (d,))
+            coefficients.append(Coefficient(name, entries, constants=tuple(values.tolist())))
+        else:
+            coefficients.append(Coefficient(name, entries, compile.formula(function), read[1]))
     return Model(
         scheme, dtype, d, m, scalar, general, tuple(coefficients), layout, parameters, freeze=freeze, fast=fast,
         watch=watch,

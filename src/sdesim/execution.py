@@ -94,6 +94,8 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept 
             run.out.reopen()
         else:
             run.out.create()
+            if kept is not None:
+                kept.start()
     try:
         parts, complete = blocks.run(
             work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,

@@ -178,8 +178,10 @@ def simulate(
     device : "cpu", or "cuda" for an NVIDIA GPU (``pip install sdesim[cuda]``): a thread a path, the time loop in the
         kernel, the bits of the CPU. "cuda:fast" draws float32 normals by the GPU's own logarithm and sine, at twice the
         speed: the same stream, other bits. It takes compiled formulas and schemes made of stages; docs/gpu.md.
-    executor, workers : anything with ``submit`` (threads by default) and how many. The result has the same bits for
-        any of them.
+    executor, workers : anything with ``submit`` and how many: threads by default, a process pool, a Dask client or its
+        ``get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. The result has the same bits for any of them. Where a
+        worker process dies its blocks are run again, with one RuntimeWarning; ``errors.WorkerError`` names a block that
+        kills every worker.
     first_path : the number of the first path; two runs over [0, n) and [n, 2n) are the halves of one.
     increments : Wiener increments (n_paths, n_steps[, m]) to use in place of the random stream. Schemes that take more
         of the path accept it behind these: ``sra`` and ``sri`` the integrals ∫ (W_s − W_t) ds, m more columns (drawn

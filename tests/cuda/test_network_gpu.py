@@ -5,6 +5,7 @@ import pytest
 
 import sdesim as sde
 from sdesim.core import stream
+from sdesim.core.philox import round_keys
 from sdesim.cuda import graph, network, network_kernels
 from sdesim.cuda.backend import cuda
 from sdesim.errors import MemoryLimitError
@@ -28,17 +29,17 @@ def sample(net, device="cuda", **options):
     return sde.sample(VP, net, N, device=device, **options)
 
 
-def lanes(out, place):
+def lanes(out, first_path, keys):
     """Kernel: four normals of a block for each row and column."""
     i, j = cuda.blockIdx.x, cuda.threadIdx.x
     for lane in range(4):
-        out[lane, i, j] = network_kernels.normal(place[1], place[0], i, j, 0, 3, lane)
+        out[lane, i, j] = network_kernels.normal(keys, first_path, i, j, 0, 3, lane)
 
 
 def test_the_noise_has_the_bits_of_the_cpu():
     rows, columns, first, seed = 1000, 256, 2**32 - 500, 2**63 + 5
     out = cuda.to_device(np.zeros((4, rows, columns), np.float32))
-    cuda.jit(lanes)[rows, columns](out, cuda.to_device(np.array([first, seed], np.uint64)))
+    cuda.jit(lanes)[rows, columns](out, np.uint64(first), round_keys(seed))
     wanted = np.empty((4, rows, columns), np.float32)
     stream.fill_steps(wanted, first, 3, 0, seed)
     assert out.copy_to_host().tobytes() == wanted.tobytes()

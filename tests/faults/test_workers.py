@@ -100,7 +100,10 @@ def test_the_pool_in_its_place_is_as_large_started_alike_and_shut_down(tmp_path,
             made.append(self)
 
     monkeypatch.setattr(executors.concurrent.futures, "ProcessPoolExecutor", Watched)
-    with pool("fork", 3, initializer=os.getpid) as lent, pytest.warns(RuntimeWarning, match="run again in a new pool"):
+    with (
+        pool("forkserver", 3, initializer=os.getpid) as lent,
+        pytest.warns(RuntimeWarning, match="run again in a new pool"),
+    ):
         run(Fatal(1000, flags(tmp_path, 1)), executor=lent)
     theirs, ours = made
     for name in ("_max_workers", "_mp_context", "_initializer", "_initargs"):

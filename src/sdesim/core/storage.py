@@ -75,36 +75,41 @@ def write_beside(
         described[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": _digest(data)}
         members[name] = data
     header = json.dumps({"format": FORMAT, "kind": kind, "settings": settings, "arrays": described}, allow_nan=False)
-    with _beside(target, wait) as (file, temporary), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with _beside(target, wait) as (file, place), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("header"), header)
         for name, data in members.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=data.nbytes >= 2**31) as member:
                 np.lib.format.write_array(member, data, version=(1, 0), allow_pickle=False)
-    return temporary
+    return place
 
 
 def write_bytes(target: pathlib.Path, data: bytes) -> None:
     """Write any file whole or not at all."""
-    with _beside(target, True) as (file, temporary):
+    with _beside(target, True) as (file, place):
         file.write(data)
-    os.replace(temporary, target)
+    os.replace(place, target)
 
 
 @contextlib.contextmanager
 def _beside(target: pathlib.Path, wait: bool) -> Iterator[tuple[BinaryIO, pathlib.Path]]:
     """A new file in the folder of ``target``, deleted where writing it fails."""
-    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
-    file = open(temporary, "xb")  # noqa: SIM115
+    place = temporary(target)
+    file = open(place, "xb")  # noqa: SIM115
     try:
         with file:
-            yield file, temporary
+            yield file, place
             if wait:
                 file.flush()
                 os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            place.unlink()
         raise
+
+
+def temporary(target: pathlib.Path) -> pathlib.Path:
+    """A name beside ``target`` that nobody has."""
+    return target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
 
 
 def temporaries(target: pathlib.Path) -> list[pathlib.Path]:

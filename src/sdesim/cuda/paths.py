@@ -143,4 +143,4 @@ def _values(model: Model, cuda: Any) -> Any:
     """Parameters and constants: arguments of the kernel, or an array where a parameter is one."""
     if any(isinstance(spec, tuple) for _, spec in model.layout[1]):
         return cuda.to_device(model.values)
-    return tuple(model.values)
+    return tuple(model.values) or (model.dtype.type(0.0),)  # a kernel takes no empty tuple

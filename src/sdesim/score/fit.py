@@ -302,8 +302,9 @@ class _Loop:
             **self.state(), "losses": self.losses[: self.done], "best": self.best[1],
             "best_loss": np.array([self.best[0]]), "tried": np.array(self.tried, dtype=np.float64).reshape(-1, 2),
         }  # fmt: skip
-        self.kept.write(arrays, wait=wait)
-        self.written = self.done
+        self.written = self.done  # before a Ctrl-C that waits for the file can be heard
+        if not self.kept.write(arrays, wait=wait):
+            self.written = -1
 
     def _held(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl-C waits a moment, in which weights and counts do not belong together."""
@@ -332,7 +333,8 @@ class _Loop:
                     bar.set_postfix(loss=f"{np.mean(self.losses[max(0, step - 49) : step + 1]):.4g}", refresh=False)
         except KeyboardInterrupt:
             message = f"interrupted after {self.done} of {self.n_steps} steps"
-            if self.whole:  # in the middle of an update there is no state to go on from but the last one written
+            # in the middle of an update there is no state to go on from but the last one written
+            if self.whole and self.written != self.done:
                 self._write(wait=False)
         finally:
             bar.close()
