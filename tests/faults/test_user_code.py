@@ -136,7 +136,7 @@ def test_a_debugged_run_goes_on_from_its_checkpoint(tmp_path):
             raise KeyboardInterrupt
 
     cut = sde.simulate(sde.OrnsteinUhlenbeck(), 0.5, (0, 1), checkpoint=tmp_path / "c", progress=stop, **run)
-    assert cut.n_paths < 600
+    assert not cut.success
     again = sde.simulate(sde.OrnsteinUhlenbeck(), 0.5, (0, 1), checkpoint=tmp_path / "c", **run)
     assert again.final.tobytes() == whole.final.tobytes()
 
