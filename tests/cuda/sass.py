@@ -53,7 +53,7 @@ def ptx(model, *, contract=None, takes=()):
     number = types.float32 if model.dtype == np.float32 else types.float64
     kinds = {"q": types.UniTuple(number, max(1, len(model.values))), "keys": types.UniTuple(types.uint32, 20)}
     kinds |= dict.fromkeys(("t0", "dt", "lower", "upper"), types.float64)
-    kinds |= {"bridge": types.boolean, "seed": types.uint64}
+    kinds |= {"bridge": types.int64, "seed": types.uint64}
     signature = types.void(
         number[:, ::1], number[:, ::1], types.int64, types.int64, types.int64, types.uint64,
         *[kinds.get(name, number) for name in made.arguments],

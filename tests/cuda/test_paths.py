@@ -171,7 +171,7 @@ REFUSED = {
     "levy": (GENERAL, [0.0, 0.0], {"method": "milstein_levy"}, "has no form"),
     "adaptive": (OU, 0.0, {"method": "adaptive_sri", "n_steps": None}, "has no form"),
     "tiles": (sde.Langevin(MIXTURE), 0.0, {}, "drift is written on tiles of 256 paths"),
-    "batch": (sde.Langevin(lambda x, t: -x), np.zeros((12, 2)), {"n_paths": None}, "whole-array steps"),
+    "batch": (sde.Langevin(lambda x, t: -x), 0.0, {}, "whole-array steps"),
     "walls": (OU, 0.0, {"boundary": sde.Walls(-1.0, 1.0, "reflecting")}, "boundary= acts between steps on the CPU"),
     "increments": (OU, 0.0, {"increments": np.zeros((12, 37))}, "increments= are taken on the CPU"),
     "freeze": (OU, [0.0, 0.0], {"on_nonfinite": "freeze"}, "on_nonfinite='freeze' needs all components"),
