@@ -33,6 +33,8 @@ def tool(name):
 
 def missing():
     """Why kernels cannot be compiled here, or nothing where they can."""
+    if os.environ.get("SDESIM_TEST_CUDA") == "off":
+        return "SDESIM_TEST_CUDA=off"
     problem = backend._package_problem()
     if problem or backend.simulated or backend.cuda is None:
         return problem or "kernels are simulated"
