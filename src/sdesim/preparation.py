@@ -11,7 +11,6 @@ from . import bind
 from .core import blocks, checks, stream
 from .core.compile import formula
 from .core.output import Output
-from .cuda import backend
 from .errors import DeviceError, MemoryLimitError
 from .fokker_planck.boundary import Robin
 from .integrate import noise
@@ -218,6 +217,8 @@ def prepare(
 def _check_device(
     process: Any, scheme: Scheme, d: int, given: Any, boundary: Any, reduce: list[Any], on_nonfinite: str
 ) -> None:
+    from .cuda import backend
+
     bind.check_device(process, scheme, d, on_nonfinite == "freeze")
     if given is not None:
         raise DeviceError("increments= are taken on the CPU; leave device='cuda' out, or draw from the stream")

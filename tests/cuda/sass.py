@@ -72,6 +72,17 @@ def ptx(model, *, contract=None, takes=()):
         dispatcher.get_current_device = asked
 
 
+def leaf_ptx(function):
+    """The PTX of a kernel that applies a function to a float32."""
+    from numba.cuda import compiler
+
+    def body(out):
+        out[0] = function(out[0])
+
+    with backend.compiling():
+        return compiler.compile(body, types.void(types.float32[::1]), cc=HOPPER, device=False, abi="numba")[0]
+
+
 def _kind(value):
     if isinstance(value, np.ndarray):
         return types.Array(_kind(value[(0,) * value.ndim] if value.size else value.dtype.type(0)), value.ndim, "C")

@@ -39,9 +39,8 @@ def _of_math(name: str) -> Any:
     return plain
 
 
-_UNARY: dict[str, Any] = dict.fromkeys(
-    ["sqrt", "expm1", "log1p", "log2", "log10", "sinh", "cosh", "tan", "floor", "ceil"]
-)
+_SAME = "sqrt expm1 log1p log2 log10 floor ceil tan sinh cosh"
+_UNARY = {name: name for name in _SAME.split()}
 _UNARY |= {f"arc{name}": f"a{name}" for name in ("tan", "sin", "cos", "sinh", "cosh", "tanh")}
-PLAIN = {name: _of_math(own or name) for name, own in _UNARY.items()}
+PLAIN = {name: _of_math(own) for name, own in _UNARY.items()}
 PLAIN |= {"square": square, "abs": absolute, "absolute": absolute, "fabs": absolute, "sign": sign}
