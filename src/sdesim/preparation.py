@@ -259,7 +259,6 @@ def _check_device(
             "FirstPassage(of=...) looks at all components of a state at once, and device='cuda' takes those of "
             f"{type(process).__name__} one after the other; use device='cpu'"
         )
-    from .cuda import backend
 
     backend.require()
 
