@@ -7,7 +7,8 @@
     python benchmarks/executors.py --json -       JSON on stdout, the table on stderr
 
 bits    One hash each for paths, histograms, first passages and the samples of a network that was trained here, over the
-        numbers of threads {1, 2, 3, 8}, sizes of blocks, and {our threads, a thread pool, spawned processes, Dask}.
+        numbers of threads {1, 2, 3, 8}, sizes of blocks, {our threads, a thread pool, spawned processes, Dask}, and
+        {undisturbed, interrupted by Ctrl-C after a third and gone on with from the checkpoint}.
 cost    A long simulation on two workers, in tasks that take half a second. "idle" is what the workers waited,
         workers x seconds / seconds of work − 1, and the claim: at most 5 % on a Dask LocalCluster. "CPU" is the CPU
         time of all processes over that of one thread, − 1. Dask's event loops and its profiler take 0.12 CPU seconds
@@ -31,6 +32,7 @@ import pathlib
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -96,13 +98,32 @@ def trained() -> Any:
     return sde.fit_score(net, data, process=NOISING, n_iterations=60, batch_size=64, seed=3).score
 
 
-def hashes(net: Any, n: int, where: dict[str, Any]) -> dict[str, str]:
+def interrupted(verb: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """The result of a run that Ctrl-C ends after a third, and that goes on from its checkpoint."""
+
+    def stop(done: int, total: int) -> None:
+        if 3 * done >= total:
+            raise KeyboardInterrupt
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept = pathlib.Path(folder) / "run.npz"
+        with contextlib.suppress(KeyboardInterrupt):
+            verb(*given, **options, checkpoint=kept, progress=stop)
+        return verb(*given, **options, checkpoint=kept)
+
+
+def undisturbed(verb: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    return verb(*given, **options)
+
+
+def hashes(net: Any, n: int, where: dict[str, Any], done: Callable[..., Any]) -> dict[str, str]:
     """The four results as one hash each; n is odd."""
     run = {"n_paths": n, "n_steps": 40, "seed": 7, "first_path": 3, **where}
-    paths = sde.simulate(WELL, -1.0, (0, 2), save=10, **run)
+    paths = done(sde.simulate, WELL, -1.0, (0, 2), save=10, **run)
     reduce = [sde.Histogram(-2, 2, 50), sde.Moments(), sde.FirstPassage(upper=0.0, bins=20)]
-    histogram, moments, passage = sde.simulate(WELL, -1.0, (0, 2), reduce=reduce, **run).reductions
-    samples = sde.sample(NOISING, net, n // 5, n_steps=10, seed=4, **where)
+    histogram, moments, passage = done(sde.simulate, WELL, -1.0, (0, 2), reduce=reduce, **run).reductions
+    samples = done(sde.sample, NOISING, net, n // 5, n_steps=10, seed=4, **where)
     return dict(
         zip(
             QUANTITIES,
@@ -129,9 +150,11 @@ def bits(quick: bool) -> list[dict[str, Any]]:
     rows = []
 
     def row(name: str, **where: Any) -> None:
-        for size in sizes:
-            with in_blocks_of(size):
-                rows.append({"where": name, "block": size, **hashes(net, n, where)})
+        for done in (undisturbed, interrupted):
+            for size in sizes:
+                with in_blocks_of(size):
+                    found = hashes(net, n, where, done)
+                rows.append({"where": name, "block": size, "run": done.__name__, **found})
 
     for workers in (1, 2, 3, 8):
         row(f"{workers} thread{'s' * (workers > 1)}", workers=workers)
@@ -208,7 +231,7 @@ def deaths(quick: bool) -> list[dict[str, Any]]:
         histogram, passage = paths.reductions
         return digest(histogram.counts, passage.density, passage.mean_time)
 
-    undisturbed = bits_of(long_run(n))
+    alone = bits_of(long_run(n))
     for name, cluster in clusters().items():
         with cluster(2) as (executor, pids):
             long_run(1_000_000, executor=executor)
@@ -226,7 +249,7 @@ def deaths(quick: bool) -> list[dict[str, Any]]:
                 seconds = time.perf_counter() - start
         rows.append(
             {
-                "executor": name, "killed": len(killed), "seconds": seconds, "same": found == undisturbed,
+                "executor": name, "killed": len(killed), "seconds": seconds, "same": found == alone,
                 "hash": found, "warnings": [str(warning.message) for warning in caught],
             }
         )  # fmt: skip
@@ -297,9 +320,12 @@ def table(result: dict[str, Any], out: Any) -> bool:
     """Print it; whether every claim holds."""
     right = True
     if rows := result.get("bits"):
-        print(f"{'where':14}{'block':>7}  " + "".join(f"{name:18}" for name in QUANTITIES), file=out)
+        print(f"{'where':14}{'block':>7}  {'run':13}" + "".join(f"{name:18}" for name in QUANTITIES), file=out)
         for r in rows:
-            print(f"{r['where']:14}{r['block'] or 'auto':>7}  " + "".join(f"{r[q]:18}" for q in QUANTITIES), file=out)
+            print(
+                f"{r['where']:14}{r['block'] or 'auto':>7}  {r['run']:13}" + "".join(f"{r[q]:18}" for q in QUANTITIES),
+                file=out,
+            )
         distinct = {q: len({r[q] for r in rows}) for q in QUANTITIES}
         print("distinct hashes: " + ", ".join(f"{q} {n}" for q, n in distinct.items()) + "\n", file=out)
         right &= set(distinct.values()) == {1}

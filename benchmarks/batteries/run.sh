@@ -4,8 +4,8 @@
 #   PYTHON=python TESTU01=./testu01_stdin PRACTRAND=RNG_test sh benchmarks/batteries/run.sh FOLDER [small|practrand|crush|control]...
 #
 # TESTU01 is testu01_stdin.c beside this file, built with TestU01 1.2.3; PRACTRAND is RNG_test of PractRand 0.95.
-# small takes a minute, practrand (16 GiB of raw words, 2 of normals) a quarter of an hour, crush an hour and a half. The control is a copy of the library
-# whose Philox has 3 rounds in place of 10: every battery must say so.
+# small takes a minute, practrand (16 GiB along paths, 4 across, 2 of normals) five, crush an hour. The control is a copy
+# of the library whose Philox has 3 rounds in place of 10: every battery must say so.
 set -u
 folder=$1
 shift
@@ -41,7 +41,7 @@ for part in "$@"; do
         ;;
     practrand)
         practrand 32 16GB practrand_raw_path --raw --order path
-        practrand 32 16GB practrand_raw_step --raw --order step
+        practrand 32 4GB practrand_raw_step --raw --order step
         practrand 32 2GB practrand_normals_path --normals --words --order path
         practrand 16 1GB practrand_normals32_path --normals --words --order path --dtype float32
         ;;

@@ -129,6 +129,7 @@ def evolve_expectation(
     t0, t1 = checks.time_span(t_span)
     times = [t0] if isinstance(save, str) and save == "final" else _save_times(save, t0, t1)
     tolerance = checks.real("rtol", rtol, above=0.0)
+    checks.truth("progress", progress)
     method = checks.choice("method", method, METHODS)
     count = None if n_steps is None else checks.integer("n_steps", n_steps, minimum=1)
     if (grid.dim > 1) != (method == "splitting") and method != "auto":

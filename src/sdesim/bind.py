@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .core import checks, compile, fuse, normals
+from .errors import DeviceError
 from .integrate import adaptive, brownian, noise, tiles
 from .integrate.schemes import PLATEN, SCHEMES, Scheme
 from .integrate.step_text import FLAGS
@@ -316,6 +317,85 @@ def _entries(process: Any, name: str) -> str:
     with np.errstate(all="ignore"):
         value = getattr(process, name)(tuple(np.ones(process.dim)), 0.0)
     return "tuple" if isinstance(value, (tuple, list)) else "number"
+
+
+# ---- the device ----
+
+
+def device_model(
+    process: Any, scheme: Scheme, dtype: np.dtype, d: int, *, fused: bool, freeze: bool, fast: bool, watch: Any = None
+) -> Any:
+    """A process and a scheme for the CUDA engine: the same formulas and constants as the CPU engines take.
+
+    Where the CPU compiles process and scheme together (``fused``) constants are computed in the state's dtype.
+    """
+    from .cuda.steps import Coefficient, Model
+
+    layout, vector = compile.flatten(type(process).__name__, process.fields())
+    with np.errstate(over="ignore"):
+        parameters = vector.astype(dtype)
+    general, m = is_general(process, scheme), noise_dim(process, d)
+    scalar = process.dim is None or process.dim == 1
+    coefficients = []
+    names = tiles.coefficients(scheme, general, tiles.Variant(watch=watch is not None))
+    for position, name in enumerate(names):
+        entries = _device_entries(process, scheme, name)
+        watched = watch is not None and position == len(names) - 1
+        if (watched or not fused) and _is_constant(process, scheme, name):
+            values = _constant(process, scheme, name, d).astype(dtype)
+            coefficients.append(Coefficient(name, entries, constants=tuple(values.tolist())))
+            continue
+        function = process.formula(name)
+        if name == "drift":
+            function = _converted_drift(process, scheme, dtype)
+        elif name == "diffusion" and _lifted(process, scheme):
+            function = calculus.diagonal_rows(process)
+        read = compile.uses(function)
+        if read == (False, False) and entries != "rows":
+            # as the step that the CPU compiles has it, in the dtype of the state
+            values = np.broadcast_to(compile.value_of(function, layout, parameters, process.dim), (d,))
+            coefficients.append(Coefficient(name, entries, constants=tuple(values.tolist())))
+        else:
+            coefficients.append(Coefficient(name, entries, compile.formula(function), read[1]))
+    return Model(
+        scheme, dtype, d, m, scalar, general, tuple(coefficients), layout, parameters, freeze=freeze, fast=fast,
+        watch=watch,
+    )  # fmt: skip
+
+
+def check_device(process: Any, scheme: Scheme, d: int, freeze: bool) -> None:
+    """Raise where a process cannot run on the device."""
+    from .cuda import paths
+
+    label = type(process).__name__
+    paths.check_scheme(scheme)
+    if process.batch_only:
+        raise DeviceError(
+            f"{label} runs in whole-array steps on the CPU (its score or formula is a Python function), and "
+            "device='cuda' needs formulas that compile; use device='cpu'"
+        )
+    by_hand = [name for name in tiles.coefficients(scheme, False) if hasattr(process, f"{name}_tile")]
+    if by_hand:
+        raise DeviceError(
+            f"{label}.{by_hand[0]} is written on tiles of 256 paths, for the CPU, and device='cuda' needs a formula of "
+            "one path; use device='cpu', or write the process with sde.ito(drift, diffusion)"
+        )
+    if process.dim is not None and process.dim > paths.MOST_COMPONENTS:
+        raise DeviceError(
+            f"{label} has {process.dim} components, and a thread of device='cuda' holds {paths.MOST_COMPONENTS} at "
+            "most; use device='cpu'"
+        )
+    if freeze and (process.dim is None or process.dim == 1) and d > 1:
+        raise DeviceError(
+            "on_nonfinite='freeze' needs all components of a path at once, and device='cuda' takes those of "
+            f"{label} one after the other; use on_nonfinite='ignore' or device='cpu'"
+        )
+
+
+def _device_entries(process: Any, scheme: Scheme, name: str) -> str:
+    if name == "diffusion" and is_general(process, scheme):
+        return "rows"
+    return _entries(process, name)
 
 
 # ---- whole arrays ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -181,8 +182,11 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _writable(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the picture cannot be written into {folder}; pass --out")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"the picture cannot be written into {folder} ({error.strerror}); pass --out") from None
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -126,6 +126,7 @@ def evolve_density(
     t0, t1 = checks.time_span(t_span)
     times = _save_times(save, t0, t1)
     tolerance = checks.real("rtol", rtol, above=0.0)
+    checks.truth("progress", progress)
     method = checks.choice("method", method, METHODS)
     steps = None if n_steps is None else checks.integer("n_steps", n_steps, minimum=1)
     start = averages(p0, grid)

@@ -79,7 +79,9 @@ def warn_of_times(run: Run) -> None:
 
 def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept | None = None) -> Outcome:
     """Run all blocks, but for those that a checkpoint has; the parts in their order."""
-    if not run.process.batch_only:
+    if run.device != "cpu":
+        workers = 1
+    elif not run.process.batch_only:
         _ = run.compiled  # compile once, here, where an error is the user's to see
     keep = not run.reduce and run.out is None
     storage: tuple[Any, Any] | None = _storage(run) if keep and executor is None else None
@@ -92,6 +94,8 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept 
             run.out.reopen()
         else:
             run.out.create()
+            if kept is not None:
+                kept.start()
     try:
         parts, complete = blocks.run(
             work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,
@@ -117,6 +121,8 @@ def block_size(run: Run, workers: int) -> int:
     A block is small enough for cores to end together, for its states to be few, and for an interruption, or the loss
     of its worker, to cost little: some tenths of a second in compiled steps, seconds where the steps are in Python.
     """
+    if run.device != "cpu":
+        return _device_block(run)
     states = not _final_only(run) and (run.out is not None or not run.reduce)
     limit = 16384 if states else 65536
     shares = 1 if workers == 1 else 4 * workers
@@ -164,11 +170,13 @@ def work(block: blocks.Block, run: Run, storage: tuple[np.ndarray, np.ndarray | 
     parts = [reduction.start(block, d, len(run.records)) for reduction in run.reduce]
     recording = [part for part in parts if not hasattr(part, "watcher")]
     # passages are seen before a wall folds, wraps or holds the path
-    watchers = [part.watcher(run.dtype, run.context) for part in parts if hasattr(part, "watcher")]
+    watching = [part for part in parts if hasattr(part, "watcher")]
+    watchers = [part.watcher(run.dtype, run.context) for part in watching] if run.device == "cpu" else []
     watchers += [] if run.walls is None else [run.walls.watcher(run.dtype, run.context)]
     counts = np.zeros((2, n if run.scheme.counts else 0), np.int64)
-    task = _Task(block, x0, increments, recording, watchers, counts, final, saved)
-    n_bad, first_bad = (_step_batch if run.process.batch_only else _step_tiles)(run, task)
+    task = _Task(block, x0, increments, recording, watching, watchers, counts, final, saved)
+    engine = _step_device if run.device != "cpu" else _step_batch if run.process.batch_only else _step_tiles
+    n_bad, first_bad = engine(run, task)
     for part in parts:
         if hasattr(part, "close"):
             part.close()
@@ -191,6 +199,7 @@ class _Task:
     x0: np.ndarray
     increments: np.ndarray | None
     recording: list[Any]
+    watching: list[Any]
     watchers: list[Recorder]
     counts: np.ndarray
     final: np.ndarray
@@ -273,6 +282,41 @@ def _step_batch(run: Run, task: _Task) -> tuple[int, int]:
     task.final[...] = x
     bad = dead | ~np.isfinite(x).all(axis=1)
     return int(bad.sum()), int(np.argmax(bad)) if bad.any() else -1
+
+
+def _device_block(run: Run) -> int:
+    from .cuda import paths
+
+    kept = 0 if _final_only(run) and not run.reduce else len(run.records)
+    return paths.block_size(run.n_paths, kept, run.n_steps, run.d, run.dtype.itemsize)
+
+
+def _step_device(run: Run, task: _Task) -> tuple[int, int]:
+    from .cuda import paths, reductions
+
+    if run.stop[0]:
+        return 0, -1
+    block = task.block
+    takes = reductions.all_taken(task.recording, run.dtype)
+    # what the kernel has no form for is fed with the states of the recorded times, as they come back
+    feed = [_fed(part, block, run) for part, one in zip(task.recording, takes, strict=True) if one is None]
+    taken = [one for one in takes if one is not None]
+    scalar, clock = run.model.scalar, (run.t0, run.dt, run.n_steps)
+    taken += [reductions.passed(part, run.d, scalar, clock) for part in task.watching]
+    spec = run.passage
+    states = paths.run(
+        run.model, task.x0, block.first, block.size, t0=run.t0, dt=run.dt, n_steps=run.n_steps, seed=run.seed,
+        records=run.records, landings=run.landings, save=task.saved is not None or bool(feed),
+        takes=taken, levels=(0.0, 0.0, False) if spec is None else (spec.lower, spec.upper, spec.bridge),
+    )  # fmt: skip
+    if states.saved is not None:
+        if task.saved is not None:
+            task.saved[...] = states.saved
+        for give in feed:
+            for index in range(len(run.records)):
+                give(index, states.saved[:, index])
+    task.final[...] = states.final
+    return states.n_bad, states.first_bad
 
 
 def _fed(part: Any, block: blocks.Block, run: Run) -> Callable[[int, np.ndarray], None]:

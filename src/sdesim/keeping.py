@@ -6,6 +6,7 @@ axis. Rows of a file that are not what was written (a machine that failed, a fil
 their checksum, and simulated again.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ def settings(run: Run) -> dict[str, identity.Setting]:
         process=run.process, x0=run.x0, n_paths=run.n_paths, first_path=run.first_path, t_span=(run.t0, run.t1),
         n_steps=run.n_steps, method=run.scheme.name, save=run.records, reduce=tuple(run.reduce), seed=run.seed,
         dtype=run.dtype.name, increments=run.increments, boundary=run.walls, tolerances=run.tolerances,
-        on_nonfinite=run.on_nonfinite, out=None if run.out is None else run.out.path.name,
+        on_nonfinite=run.on_nonfinite, out=None if run.out is None else run.out.path.name, device=run.device,
     )  # fmt: skip
 
 
@@ -135,15 +136,15 @@ class Kept:
         """Those of the blocks whose rows are in the output file; whether that is complete, or is to be gone on with."""
         out = self.run.out
         assert out is not None
-        self.reopened, path = out.partial.exists(), out.partial
-        if not self.reopened and len(found) == len(self._plan) and out.path.exists():
-            path = out.path
-        elif not self.reopened:
-            if found:
-                warnings.warn(
-                    f"{out.partial} is not there: its states are simulated again", RuntimeWarning, stacklevel=6
-                )
+        if out.partial.exists() and not found:
+            self.reopened = True
             return {}
+        if not found or not (out.partial.exists() or out.path.exists()):
+            if found:
+                said = f"{out.partial} is not there; its states are simulated again"
+                warnings.warn(said, RuntimeWarning, stacklevel=6)
+            return {}
+        path = out.partial if out.partial.exists() else out.path
         blocks = self._plan
         whole = {
             number: part
@@ -151,8 +152,12 @@ class Kept:
             if out.digest(path, blocks[number].offset, blocks[number].size) == part.digest
         }
         if path == out.path:
+            if len(whole) < len(found):
+                return {}  # create() says that the file is somebody else's
             self.placed = len(whole) == len(blocks)
-            return whole if self.placed else {}  # create() says that the file is somebody else's
+            if not self.placed:  # complete, but the checkpoint that said so is lost
+                os.rename(out.path, out.partial)
+        self.reopened = not self.placed
         if len(whole) < len(found):
             warnings.warn(
                 f"{len(found) - len(whole)} of {len(found)} blocks in {path.name} are not what was written; they are "
@@ -163,6 +168,10 @@ class Kept:
         return whole
 
     # ---- writing
+
+    def start(self) -> None:
+        """The output file has been made: from now on it is this run's, however soon that ends."""
+        self._write({})
 
     def keep(self, results: Mapping[int, Part]) -> None:
         """Write the checkpoint where it is time, and at an interruption."""
@@ -196,8 +205,9 @@ class Kept:
             for name in pieces[0] if pieces else ():
                 arrays[f"{i}.{name}"] = np.concatenate([piece[name] for piece in pieces])
                 arrays[f"{i}.{name}.n"] = np.array([len(piece[name]) for piece in pieces], np.int64)
-        self.checkpoint.write(arrays, wait=wait)
-        self._written = len(results)
+        self._written = len(results)  # before a Ctrl-C that waits for the file can be heard
+        if not self.checkpoint.write(arrays, wait=wait):
+            self._written = -1
 
     def _rows(self, numbers: list[int]) -> Arrays:
         """The states of the finished blocks, out of the room that the run keeps them in."""

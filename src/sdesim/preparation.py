@@ -9,9 +9,10 @@ import numpy as np
 
 from . import bind, provenance
 from .core import blocks, checks, stream
+from .core.compile import formula
 from .core.output import Output
 from .core.zarr_output import ZarrOutput
-from .errors import MemoryLimitError
+from .errors import DeviceError, MemoryLimitError
 from .fokker_planck.boundary import Robin
 from .integrate import noise
 from .integrate.reductions import FirstPassage
@@ -20,6 +21,7 @@ from .integrate.tiles import Variant
 from .integrate.watchers import StepContext
 from .processes.structure import check_structure
 
+DEVICES = ("cpu", "cuda", "cuda:fast")
 ON_NONFINITE = ("raise", "freeze", "ignore")
 
 
@@ -51,6 +53,7 @@ class Run:
     tolerances: tuple[float, float] = (0.0, 0.0)
     out: Output | None = None
     sealed: bool = False  # blocks tell a checksum of the rows that they have written into the file
+    device: str = "cpu"
 
     @property
     def ends(self) -> bool:
@@ -117,8 +120,30 @@ class Run:
         """Engine and tile functions, made where the work is done."""
         return bind.compiled(self.process, self.scheme, self.dtype, self.d, self.n_steps, self.variant)
 
+    @property
+    def passage(self) -> FirstPassage | None:
+        """The first passage that is asked for, if any."""
+        return next((reduction for reduction in self.reduce if isinstance(reduction, FirstPassage)), None)
+
+    @property
+    def watching(self) -> Any:
+        """It, as the CUDA engine looks for it."""
+        from .cuda.steps import Watch
+
+        if self.passage is None:
+            return None
+        return Watch(self.passage.component, None if self.passage.of is None else formula(self.passage.of))
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """Process and scheme as the CUDA engine takes them."""
+        return bind.device_model(
+            self.process, self.scheme, self.dtype, self.d, fused=self.variant.fused,
+            freeze=self.on_nonfinite == "freeze", fast=self.device == "cuda:fast", watch=self.watching,
+        )  # fmt: skip
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "compiled"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("compiled", "model")}
 
 
 @dataclasses.dataclass
@@ -137,7 +162,7 @@ class Part:
 def prepare(
     process: Any, x0: Any, t_span: Any, *, n_steps: Any, n_paths: Any, method: Any, save: Any, reduce: Any, seed: Any,
     dtype: Any, first_path: Any, increments: Any, boundary: Any, rtol: Any, atol: Any, on_nonfinite: Any,
-    out: Any = None, begun: bool = False,
+    out: Any = None, begun: bool = False, device: str = "cpu",
 ) -> Run:  # fmt: skip
     """Check what was asked for and gather it; the arguments are those of ``simulate``.
 
@@ -161,6 +186,7 @@ def prepare(
             "take fewer steps, or start the clock nearer to 0"
         )
     kind = checks.dtype(dtype)
+    checks.choice("device", device, DEVICES)
     on_nonfinite = checks.choice("on_nonfinite", on_nonfinite, ON_NONFINITE)
     seed = checks.seed(seed)
     first_path = checks.integer("first_path", first_path, minimum=0)
@@ -192,9 +218,11 @@ def prepare(
     if boundary is not None:
         boundary.check(d, None if hasattr(states, "sample") else states)
         _check_mirrors(process, boundary, np.asarray(sample, float).reshape(d), t0)
+    if device != "cpu":
+        _check_device(process, scheme, d, given, boundary, reduce, on_nonfinite)
     run = Run(
         process, scheme, states, state_shape, count, first_path, t0, t1, n_steps, records, reduce, seed, kind, given,
-        on_nonfinite, np.zeros(1, np.uint8), records, boundary, watch, tolerances=tolerances,
+        on_nonfinite, np.zeros(1, np.uint8), records, boundary, watch, tolerances=tolerances, device=device,
     )  # fmt: skip
     run.out = output = None if out is None else _output(run, out, begun)
     if output is None and not reduce:
@@ -211,6 +239,27 @@ def _output(run: Run, out: Any, begun: bool) -> Output:
             out, shape, run.dtype, begun=begun, times=run.times, about=run.attributes, first_path=run.first_path
         )  # fmt: skip
     return Output.at(out, shape, run.dtype, begun=begun)
+
+
+def _check_device(
+    process: Any, scheme: Scheme, d: int, given: Any, boundary: Any, reduce: list[Any], on_nonfinite: str
+) -> None:
+    bind.check_device(process, scheme, d, on_nonfinite == "freeze")
+    if given is not None:
+        raise DeviceError("increments= are taken on the CPU; leave device='cuda' out, or draw from the stream")
+    if boundary is not None:
+        raise DeviceError("boundary= acts between steps on the CPU; leave device='cuda' out")
+    passages = [reduction for reduction in reduce if isinstance(reduction, FirstPassage)]
+    if len(passages) > 1:
+        raise DeviceError("device='cuda' looks for one FirstPassage in a run; run it once for each, or on the CPU")
+    if passages and passages[0].of is not None and d > 1 and (process.dim is None or process.dim == 1):
+        raise DeviceError(
+            "FirstPassage(of=...) looks at all components of a state at once, and device='cuda' takes those of "
+            f"{type(process).__name__} one after the other; use device='cpu'"
+        )
+    from .cuda import backend
+
+    backend.require()
 
 
 def _tolerances(scheme: Scheme, rtol: Any, atol: Any) -> tuple[float, float]:

@@ -140,6 +140,7 @@ def simulate(
     out: Any = None,
     seed: int | None = None,
     dtype: Any = np.float64,
+    device: str = "cpu",
     executor: Any = None,
     workers: int | None = None,
     first_path: int = 0,
@@ -174,6 +175,9 @@ def simulate(
         of a (seed, path) pair is the same for every process, method and number of paths: two processes run with one
         seed are driven by one Brownian path.
     dtype : float64, or float32 for three times the speed and 7 digits.
+    device : "cpu", or "cuda" for an NVIDIA GPU (``pip install sdesim[cuda]``): a thread a path, the time loop in the
+        kernel, the bits of the CPU. "cuda:fast" draws float32 normals by the GPU's own logarithm and sine, at twice the
+        speed: the same stream, other bits. It takes compiled formulas and schemes made of stages; docs/gpu.md.
     executor, workers : anything with ``submit`` and how many: threads by default, a process pool, a Dask client or its
         ``get_executor()``, an ``mpi4py.futures.MPIPoolExecutor``. The result has the same bits for any of them. Where a
         worker process dies its blocks are run again, with one RuntimeWarning; ``errors.WorkerError`` names a block that
@@ -200,15 +204,20 @@ def simulate(
     -------
     Paths. After Ctrl-C, the paths that were finished, with ``success=False``.
     """
+    if device != "cpu" and (executor is not None or workers is not None):
+        raise ValueError(f"device={device!r} runs its own threads; leave executor and workers out")
     workers = blocks.check_executor(executor, workers)
     checks.progress(progress)
-    process = _plain(process) if checks.truth("debug", debug) else process
+    if checks.truth("debug", debug):
+        if device != "cpu":
+            raise ValueError(f"debug=True runs formulas as plain Python, and device={device!r} cannot; leave one out")
+        process = _plain(process)
     with Checkpoint(checkpoint, "simulation") if checkpoint is not None else contextlib.nullcontext() as file:
         run = prepare(
             process, x0, t_span, n_steps=n_steps, n_paths=n_paths, method=method, save=save, reduce=reduce,
             seed=seed if file is None else file.seed(seed), dtype=dtype, first_path=first_path, increments=increments,
             boundary=boundary, rtol=rtol, atol=atol, on_nonfinite=on_nonfinite, out=out,
-            begun=file is not None and file.exists,
+            begun=file is not None and file.exists, device=device,
         )  # fmt: skip
         run.sealed = file is not None and run.out is not None
         kept = None if file is None else Kept(file, run)

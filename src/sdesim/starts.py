@@ -31,7 +31,7 @@ def averages(p0: Any, grid: Grid) -> np.ndarray:
     if not abs(total - 1.0) <= MASS_TOLERANCE:
         raise ValueError(
             f"p0 integrates to {total:.6g}, expected 1 (tol {MASS_TOLERANCE:g}); "
-            "pass p0 / (p0.sum() * grid.cell_volume)"
+            "widen the grid where it cuts p0 off, or pass p0 / (p0.sum() * grid.cell_volume)"
         )
     return p
 

@@ -214,9 +214,8 @@ def _output(table: dict[str, Any], paths: Any, density: Any) -> dict[str, str]:
     _known("[output]", table, OUTPUTS)
     for key, value in table.items():
         if not isinstance(value, str) or (key != "folder" and pathlib.PurePath(value).name != value):
-            raise StudyError(
-                f"[output] {key} must be the name of a {'folder' if key == 'folder' else 'file'}: {value!r}"
-            )
+            what = "folder" if key == "folder" else "file in it"
+            raise StudyError(f"[output] {key} must be the name of a {what}, got {value!r}")
     for key, suffix in (("results", ".npz"), ("states", ".npy"), ("summary", ".csv")):
         if key in table and not table[key].endswith(suffix):
             raise StudyError(f"[output] {key} must end in {suffix}, got {table[key]!r}")

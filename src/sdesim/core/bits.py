@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from .elementary import bits_f32, f32_bits, wide_vectors
-from .philox import tile_words
+from .philox import philox32, tile_words
 
 U32, U64 = np.uint32, np.uint64
 
@@ -31,6 +31,20 @@ def sign32(word, number, size):
 def sign64(word, number, size):
     """The same in float64."""
     return -size if U32(word & U32(1 << number)) != _ZERO else size
+
+
+@njit(inline="always", error_model="numpy")
+def digit(high, low):
+    """A base-6 digit (uint64) off the 64-bit fraction in the uint32 words high, low; and what is left of these."""
+    p = U64(low) * _SIX
+    q = U64(high) * _SIX + (p >> _S32)
+    return q >> _S32, U32(q), U32(p)
+
+
+@njit(inline="always", error_model="numpy")
+def of_digit(number, size):
+    """−size, 0 or size for the digits 0, 1 to 4, 5."""
+    return -size if number == _NONE else (size if number == _FIVE else size - size)
 
 
 @njit(error_model="numpy", nogil=True)
@@ -58,14 +72,9 @@ def digits(out, words, number, size):
     rows = words.view(U32)
     first = 2 * (number // 12)
     high, low = rows[first], rows[first + 1]
-    zero = size - size
     for i in range(256):
-        p = U64(low[i]) * _SIX
-        low[i] = U32(p)
-        q = U64(high[i]) * _SIX + (p >> _S32)
-        high[i] = U32(q)
-        digit = q >> _S32
-        out[i] = -size if digit == _NONE else (size if digit == _FIVE else zero)
+        found, high[i], low[i] = digit(high[i], low[i])
+        out[i] = of_digit(found, size)
 
 
 @njit(error_model="numpy", nogil=True)
@@ -77,3 +86,11 @@ def uniforms(out, words, number):
     for i in range(256):
         k = ((U64(high[i]) << _S32) | U64(low[i])) >> _S11
         out[i] = np.float64(np.int64(k)) * 2.0**-53 + 2.0**-54
+
+
+@njit(error_model="numpy")
+def word_of_step(step, c1, low, high, keys):
+    """The word of one path that holds the random bit of a step, bit step mod 32 of it."""
+    a, b, c, d = philox32(U32(step // SIGNS), c1, low, high, keys)
+    part = (step // 32) % 4
+    return a if part == 0 else (b if part == 1 else (c if part == 2 else d))

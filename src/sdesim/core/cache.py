@@ -317,6 +317,13 @@ def _prune(home: pathlib.Path) -> None:
             return
 
 
+def keep(module: types.ModuleType) -> None:
+    """Seal what the kernels of a module compiled for new types since it was loaded."""
+    if module.__file__:
+        with _lock, contextlib.suppress(OSError):
+            _seal(pathlib.Path(module.__file__))
+
+
 def clear() -> None:
     """Forget every kernel of this process and delete the folder's content."""
     with _lock:

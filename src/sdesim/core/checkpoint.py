@@ -168,25 +168,29 @@ class Checkpoint:
         interval = min(max(INTERVAL, _SHARE * self._cost), _LONGEST * INTERVAL)
         return time.monotonic() - self._last >= interval
 
-    def write(self, arrays: Arrays, *, wait: bool = True) -> None:
-        """Write what the run can go on from.
+    def write(self, arrays: Arrays, *, wait: bool = True) -> bool:
+        """Write what the run can go on from; whether that was possible.
 
-        ``wait=False``, in answer to Ctrl-C, does not wait for the disk. A disk that is full costs a warning and not the
-        run: the checkpoint before stays.
+        ``wait=False``, in answer to Ctrl-C, does not wait for the disk. A Ctrl-C meanwhile waits until the file is
+        there: to begin anew with it would take longer. A disk that is full costs a warning and not the run: the
+        checkpoint before stays.
         """
-        start = time.monotonic()
-        try:
-            self._write(arrays, wait)
-        except OSError as error:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"checkpoint {self.shown} could not be written ({error}); the run goes on, what is there stays",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-        self._last = time.monotonic()
-        self._cost = self._last - start
+        start, done = time.monotonic(), True
+        with self.held():
+            try:
+                self._write(arrays, wait)
+            except OSError as error:
+                done = False
+                if not self._warned:
+                    self._warned = True
+                    warnings.warn(
+                        f"checkpoint {self.shown} could not be written ({error}); the run goes on, what is there stays",
+                        RuntimeWarning,
+                        stacklevel=3,
+                    )
+            self._last = time.monotonic()
+            self._cost = self._last - start
+        return done
 
     def _write(self, arrays: Arrays, wait: bool) -> None:
         temporary = storage.write_beside(self.path, self.kind, self.settings, arrays, wait=wait)
@@ -204,8 +208,7 @@ class Checkpoint:
 
     def _keep_previous(self) -> None:
         """Give the newest file a second name, so that there is one at its path at every moment."""
-        second = self.path.with_name(self.path.name + ".previous.tmp")
-        second.unlink(missing_ok=True)
+        second = storage.temporary(self.path)
         try:
             os.link(self.path, second)
         except FileNotFoundError:
@@ -285,7 +288,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
-        self._holding, self._waiting = False, 0
+        self._holding, self._waiting = 0, 0
 
     def listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -314,11 +317,11 @@ class _Signals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        self._holding = True
+        self._holding += 1
         try:
             yield
         finally:
-            self._holding = False
-        if self._waiting:
+            self._holding -= 1
+        if self._waiting and not self._holding:
             number, self._waiting = self._waiting, 0
             self._hear(number, None)

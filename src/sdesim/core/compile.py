@@ -37,6 +37,7 @@ from numba.core.untyped_passes import IRProcessing
 from ..errors import CompileError
 from . import cache, call, elementary, state_dtype
 from .functions import FUNCTIONS
+from .plain_functions import PLAIN
 
 LANES = 256
 SPOT = LANES + 4  # where the words of a transition that draws for itself begin, in items behind the start of the times
@@ -122,7 +123,7 @@ def on_other_target(state: Any, ir: Any) -> bool:
     """The same pass for another compiler of Numba's kind, whose classes are in the module ``ir``."""
     if state.func_id.func not in _formulas:
         return False
-    state_dtype.Rewriting(state.func_ir, state.args, ir).run()
+    state_dtype.Rewriting(state.func_ir, state.args, ir, {**PLAIN, **FUNCTIONS}).run()
     return True
 
 
@@ -206,13 +207,32 @@ def _refuse_raise(function: Callable[..., Any]) -> None:
     if _raises(function.__code__):
         raise CompileError(
             f"{function.__qualname__} raises or asserts, which compiled coefficients cannot; return nan instead "
-            "and the run stops with the path, step and time"
+            "and the run stops with the path, step and time, or simulate with debug=True"
         )
 
 
 @functools.lru_cache(maxsize=512)
 def _raises(code: python_types.CodeType) -> bool:
     return any(instruction.opname == "RAISE_VARARGS" for instruction in dis.get_instructions(code))
+
+
+_VALUE = """\
+from numba import njit
+
+@njit(error_model="numpy")
+def value(q, x, t):
+    self = {view}
+    return _formula(self, x, t)
+"""
+
+
+def value_of(function: Callable[..., Any], layout: Layout, parameters: np.ndarray, dim: int | None) -> np.ndarray:
+    """The value of a formula that reads neither state nor time, computed in the dtype of the parameters as tiles do."""
+    names: dict[str, Any] = {"_formula": formula(function)}
+    view, _ = view_source(layout, 0, names)
+    one = parameters.dtype.type(1.0)
+    state = one if dim is None or dim == 1 else (one,) * dim
+    return np.ravel(cache.load(_VALUE.format(view=view), names).value(parameters, state, one)).astype(parameters.dtype)
 
 
 # ---- tile functions -------------------------------------------------------------------------------------------------

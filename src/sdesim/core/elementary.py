@@ -43,6 +43,62 @@ f64_bits = _bit_cast(types.float64, types.uint64, ir.IntType(64))
 bits_f64 = _bit_cast(types.uint64, types.float64, ir.DoubleType())
 
 
+def on_gpu(context: Any) -> bool:
+    """Whether an intrinsic is being written for numba-cuda's compiler."""
+    return type(context).__module__.startswith("numba.cuda")
+
+
+def call_unary32(builder: Any, name: str, value: Any) -> Any:
+    """Call the LLVM intrinsic of that name, float32 to float32."""
+    module = builder.module
+    kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+    return builder.call(module.globals.get(name) or ir.Function(module, kind, name), [value])
+
+
+@intrinsic
+def sqrt32(typing, x):
+    """√x, correctly rounded, of a float32 that is 0 or between 2⁻⁹⁰ and 2⁹⁰.
+
+    On a GPU it is the approximate 1/√x and one step of Newton's method in fma, as the compiler makes it, without the
+    branch for numbers near the ends of the range; a test goes through all mantissas.
+    """
+    if x != types.float32:
+        return None
+
+    def generate(context, builder, signature, args):
+        (x,) = args
+        if not on_gpu(context):
+            return call_unary32(builder, "llvm.sqrt.f32", x)
+        tiny, half = (ir.Constant(ir.FloatType(), value) for value in (2.0**-100, 0.5))
+        r = call_unary32(builder, "llvm.nvvm.rsqrt.approx.ftz.f", builder.select(
+            builder.fcmp_ordered(">", x, tiny), x, tiny))  # fmt: skip
+        s = builder.fmul(x, r)
+        rest = builder.fma(builder.fsub(ir.Constant(ir.FloatType(), -0.0), s), s, x)
+        return builder.fma(rest, builder.fmul(r, half), s)
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def wide_product(typing, a, b):
+    """The low and the high word of the 64-bit product of two uint32.
+
+    The product is taken apart by its bits: shifts and masks make a GPU's compiler multiply twice.
+    """
+    if not a == b == types.uint32:
+        return None
+    signature = types.UniTuple(types.uint32, 2)(a, b)
+
+    def generate(context, builder, signature, args):
+        word, half = ir.IntType(64), ir.IntType(32)
+        product = builder.mul(builder.zext(args[0], word), builder.zext(args[1], word))
+        halves = builder.bitcast(product, ir.VectorType(half, 2))
+        values = [builder.extract_element(halves, ir.Constant(half, i)) for i in (0, 1)]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return signature, generate
+
+
 @intrinsic
 def wide_vectors(typing):
     """Let LLVM use 512-bit registers in the function that calls this, where the processor has them.

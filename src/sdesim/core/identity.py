@@ -82,20 +82,23 @@ def _digest_of(value: Any) -> str:
     return f"{label[:40]} {h.hexdigest()[:16]}"
 
 
-def _feed(h: Any, value: Any, seen: dict[int, int]) -> None:
-    """Hash by value everything that the value is made of."""
+def _feed(h: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
+    """Hash by value everything that the value is made of.
+
+    ``seen`` has what was met before by its address, and holds it: the address of what is gone is soon another's.
+    """
     kind = np.ndarray if isinstance(value, np.ndarray) else type(value)  # a memory map is an array like any other
     h.update(f"<{kind.__module__}.{kind.__qualname__}>".encode())
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
         h.update(repr(value).encode())
     elif id(value) in seen:
-        h.update(str(seen[id(value)]).encode())
+        h.update(str(seen[id(value)][0]).encode())
     else:
-        seen[id(value)] = len(seen)
+        seen[id(value)] = (len(seen), value)
         _feed_parts(h, value, seen)
 
 
-def _feed_parts(h: Any, value: Any, seen: dict[int, int]) -> None:
+def _feed_parts(h: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
     if isinstance(value, np.ndarray) and value.dtype != object:
         h.update(f"{value.dtype.str}{value.shape}".encode())
         h.update(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
@@ -132,7 +135,7 @@ def _feed_parts(h: Any, value: Any, seen: dict[int, int]) -> None:
         _feed(h, parts, seen)
     elif _is_ours(value) and hasattr(value, "__dict__"):
         _feed(h, {key: item for key, item in vars(value).items() if not key.startswith("_")}, seen)
-    elif type(value).__module__ != "builtins" and getattr(value, "__dict__", None):
+    elif hasattr(value, "__dict__") and type(value).__reduce_ex__ is object.__reduce_ex__:
         _feed(h, vars(value), seen)
     else:
         try:

@@ -61,5 +61,6 @@ class KeptRows:
         numbers = sorted(results)
         rows = [results[number] for number in numbers] or [np.zeros((0, *self.shape), self.dtype)]
         arrays = {"blocks": np.array(numbers, np.int64), "rows": np.concatenate(rows)}
-        self.checkpoint.write(arrays, wait=wait)
-        self._written = len(numbers)
+        self._written = len(numbers)  # before a Ctrl-C that waits for the file can be heard
+        if not self.checkpoint.write(arrays, wait=wait):
+            self._written = -1

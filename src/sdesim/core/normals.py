@@ -28,9 +28,10 @@ from .elementary import (
     minus_two_log64,
     sincos_turn32,
     sincos_turn64,
+    sqrt32,
     wide_vectors,
 )  # fmt: skip
-from .philox import philox_pair, tile_words
+from .philox import philox32, philox_pair, tile_words
 
 _LOW, _S32, _S11 = U64(0xFFFFFFFF), U64(32), U64(11)
 _UNIT32, _HALF32 = F32(2.0**-32), F32(2.0**-33)
@@ -42,7 +43,7 @@ DRAWS = {np.dtype(np.float32): 4, np.dtype(np.float64): 2}
 @njit(inline="always", error_model="numpy")
 def pair32(a, b):
     """Two float32 normals from two uint32 words."""
-    r = F32(math.sqrt(minus_two_log32(fma(F32(a), _UNIT32, _HALF32))))
+    r = sqrt32(minus_two_log32(fma(F32(a), _UNIT32, _HALF32)))
     sine, cosine = sincos_turn32(b)
     return r * cosine, r * sine
 
@@ -53,6 +54,22 @@ def pair64(a, b):
     r = math.sqrt(minus_two_log64(fma(F64(I64(a >> _S11)), _UNIT64, _HALF64)))
     sine, cosine = sincos_turn64(b)
     return r * cosine, r * sine
+
+
+@njit(error_model="numpy")
+def path_normals32(c0, c1, low, high, keys):
+    """The four float32 normals of one path's block: for one path at a time, from uint32 words (see ``philox32``)."""
+    a, b, c, d = philox32(c0, c1, low, high, keys)
+    z0, z1 = pair32(a, b)
+    z2, z3 = pair32(c, d)
+    return z0, z1, z2, z3
+
+
+@njit(error_model="numpy")
+def path_normals64(c0, c1, low, high, keys):
+    """The two float64 normals of one path's block."""
+    a, b, c, d = philox32(c0, c1, low, high, keys)
+    return pair64((U64(a) << _S32) | U64(b), (U64(c) << _S32) | U64(d))
 
 
 @njit(error_model="numpy", nogil=True)

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from . import storage
+
 
 @dataclasses.dataclass(frozen=True)
 class Output:
@@ -45,8 +47,7 @@ class Output:
         target = pathlib.Path(os.fspath(path)).absolute()
         if target.suffix != cls.suffix:
             raise ValueError(f"out must be a path that ends in .npy or .zarr, got {str(path)!r}")
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before writing {target.name}")
+        storage.check_folder(target)
         output = cls(target, shape, np.dtype(dtype), **more)
         if not begun:
             output._check_free()

@@ -8,7 +8,7 @@ whatever order, which makes results independent of threads, blocks and interrupt
 import numpy as np
 from numba import njit
 
-from .elementary import wide_vectors
+from .elementary import wide_product, wide_vectors
 
 U32, U64 = np.uint32, np.uint64
 
@@ -16,6 +16,7 @@ U32, U64 = np.uint32, np.uint64
 _M0, _M1 = U64(0xD2511F53), U64(0xCD9E8D57)
 _W0, _W1 = U64(0x9E3779B9), U64(0xBB67AE85)
 _LOW, _S32 = U64(0xFFFFFFFF), U64(32)
+_M0_WORD, _M1_WORD = U32(_M0), U32(_M1)
 
 
 @njit(inline="always")
@@ -34,6 +35,36 @@ def philox(c0, c1, c2, c3, k0, k1):
         c3 = p0
         k0 = (k0 + _W0) & _LOW
         k1 = (k1 + _W1) & _LOW
+    return c0, c1, c2, c3
+
+
+def round_keys(seed: int) -> tuple[np.uint32, ...]:
+    """The keys of the ten rounds, two each: arguments of a GPU's kernel, which then need not add them up."""
+    low, high = int(seed) & 0xFFFFFFFF, int(seed) >> 32
+    pairs = [(low + i * int(_W0), high + i * int(_W1)) for i in range(10)]
+    return tuple(U32(key & 0xFFFFFFFF) for pair in pairs for key in pair)
+
+
+@njit
+def _round32(c0, c1, c2, c3, k0, k1):
+    low0, high0 = wide_product(_M0_WORD, c0)
+    low1, high1 = wide_product(_M1_WORD, c2)
+    return U32(U32(high1 ^ c1) ^ k0), low1, U32(U32(high0 ^ c3) ^ k1), low0
+
+
+@njit
+def philox32(c0, c1, c2, c3, k):
+    """The same words from uint32 to uint32, with the keys of :func:`round_keys`: for one path at a time, on a GPU."""
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[0], k[1])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[2], k[3])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[4], k[5])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[6], k[7])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[8], k[9])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[10], k[11])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[12], k[13])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[14], k[15])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[16], k[17])
+    c0, c1, c2, c3 = _round32(c0, c1, c2, c3, k[18], k[19])
     return c0, c1, c2, c3
 
 

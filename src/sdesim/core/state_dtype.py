@@ -6,6 +6,7 @@ own for it, so it is told in which module they are.
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,13 @@ def is_single(arguments: Any) -> bool:
 
 
 class Rewriting:
-    """The changes to one function: ``func_ir`` with the types of its arguments, in the classes of the module ``ir``."""
+    """The changes to one function: ``func_ir`` with the types of its arguments, in the classes of the module ``ir``.
 
-    def __init__(self, func_ir: Any, arguments: Any, ir: Any) -> None:
-        self.func_ir, self.arguments, self.ir = func_ir, arguments, ir
+    ``functions`` take the place of NumPy's and math's of the same names.
+    """
+
+    def __init__(self, func_ir: Any, arguments: Any, ir: Any, functions: Mapping[str, Any] = FUNCTIONS) -> None:
+        self.func_ir, self.arguments, self.ir, self.functions = func_ir, arguments, ir, functions
         self.single = is_single(arguments)
         self.constants = (ir.Const, ir.Global, ir.FreeVar)
 
@@ -76,8 +80,8 @@ class Rewriting:
         attribute = getattr(module, value.attr, None)
         if self.single and isinstance(attribute, float):
             replacement: Any = self.ir.Const(np.float32(attribute), value.loc)
-        elif value.attr in FUNCTIONS:
-            replacement = self.ir.Global(f"sdesim_{value.attr}", FUNCTIONS[value.attr], value.loc)
+        elif value.attr in self.functions:
+            replacement = self.ir.Global(f"sdesim_{value.attr}", self.functions[value.attr], value.loc)
         else:
             return
         assign.value = replacement
@@ -152,7 +156,7 @@ class Rewriting:
         return isinstance(value, self.ir.Expr) and value.op == "getattr" and value.attr == name
 
     def _is_numeric_call(self, function: Any) -> bool:
-        if self._definition(function) in (abs, max, min, *FUNCTIONS.values()):
+        if self._definition(function) in (abs, max, min, *self.functions.values()):
             return True
         definitions = self.func_ir._definitions.get(function.name, [])
         if len(definitions) != 1 or not self._is_getattr_of_any(definitions[0]):

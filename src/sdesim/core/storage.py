@@ -34,15 +34,28 @@ _DTYPES = {"float32": "<f4", "float64": "<f8", "int64": "<i8", "uint8": "|u1"}
 def write(path: Any, kind: str, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write ``arrays`` and the JSON-able ``settings`` to ``path``: the old file stays until the new one is complete."""
     target = pathlib.Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before saving {target.name}")
-    temporary = write_beside(target, kind, settings, arrays)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file in it")
+    check_folder(target)
     try:
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        temporary = write_beside(target, kind, settings, arrays)
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        before = "; the file that was there is as it was" if target.exists() else ""
+        raise OSError(error.errno, f"{target} could not be written: {error.strerror}{before}") from None
+
+
+def check_folder(target: pathlib.Path) -> None:
+    """Raise where there is no folder for a file of this name."""
+    if not target.parent.exists():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it before writing {target.name}")
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"{target.parent} is a file, and no folder that {target.name} could be in")
 
 
 def write_beside(
@@ -62,36 +75,41 @@ def write_beside(
         described[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": _digest(data)}
         members[name] = data
     header = json.dumps({"format": FORMAT, "kind": kind, "settings": settings, "arrays": described}, allow_nan=False)
-    with _beside(target, wait) as (file, temporary), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with _beside(target, wait) as (file, place), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("header"), header)
         for name, data in members.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=data.nbytes >= 2**31) as member:
                 np.lib.format.write_array(member, data, version=(1, 0), allow_pickle=False)
-    return temporary
+    return place
 
 
 def write_bytes(target: pathlib.Path, data: bytes) -> None:
     """Write any file whole or not at all."""
-    with _beside(target, True) as (file, temporary):
+    with _beside(target, True) as (file, place):
         file.write(data)
-    os.replace(temporary, target)
+    os.replace(place, target)
 
 
 @contextlib.contextmanager
 def _beside(target: pathlib.Path, wait: bool) -> Iterator[tuple[BinaryIO, pathlib.Path]]:
     """A new file in the folder of ``target``, deleted where writing it fails."""
-    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
-    file = open(temporary, "xb")  # noqa: SIM115
+    place = temporary(target)
+    file = open(place, "xb")  # noqa: SIM115
     try:
         with file:
-            yield file, temporary
+            yield file, place
             if wait:
                 file.flush()
                 os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            place.unlink()
         raise
+
+
+def temporary(target: pathlib.Path) -> pathlib.Path:
+    """A name beside ``target`` that nobody has."""
+    return target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
 
 
 def temporaries(target: pathlib.Path) -> list[pathlib.Path]:

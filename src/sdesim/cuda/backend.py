@@ -12,12 +12,14 @@ product that feeds a sum may be rounded once instead of twice, and paths would n
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 from numba import config
 
+from ..core.compile import on_other_target
 from ..errors import DeviceError, MemoryLimitError
 
 try:
@@ -123,15 +125,23 @@ def explained(cure: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def compiling(formulas: Callable[[Any, Any], bool] | None = None, *, contract: bool = False) -> Iterator[None]:
-    """While this is open numba-cuda compiles as the CPU engines do.
-
-    ``formulas(state, ir)`` is run on Numba's intermediate representation of every function, ``ir`` the module of its
-    classes; ``contract`` lets a product and a sum become one operation.
-    """
+def compiling(*, contract: bool = False) -> Iterator[None]:
+    """While this is open numba-cuda compiles as the CPU engines do; ``contract`` lets a·b + c be rounded once."""
     if simulated:
         yield
         return
+    from numba.cuda import compiler
+
+    original = compiler.CUDACompiler
+    compiler.CUDACompiler = _compiler(contract)
+    try:
+        yield
+    finally:
+        compiler.CUDACompiler = original
+
+
+@functools.cache
+def _compiler(contract: bool) -> Any:
     from numba.cuda import compiler
     from numba.cuda.core import ir
     from numba.cuda.core.compiler_machinery import FunctionPass, register_pass
@@ -147,11 +157,9 @@ def compiling(formulas: Callable[[Any, Any], bool] | None = None, *, contract: b
             FunctionPass.__init__(self)
 
         def run_pass(self, state: Any) -> bool:
-            return formulas is not None and formulas(state, ir)
+            return on_other_target(state, ir)
 
-    original = compiler.CUDACompiler
-
-    class Compiler(original):  # type: ignore[misc, valid-type]
+    class Compiler(compiler.CUDACompiler):
         """numba-cuda's pipeline with the pass in it, and libNVVM told what it may contract."""
 
         def define_pipelines(self) -> list[Any]:
@@ -163,8 +171,11 @@ def compiling(formulas: Callable[[Any, Any], bool] | None = None, *, contract: b
             pipeline.finalize()
             return [pipeline]
 
-    compiler.CUDACompiler = Compiler
-    try:
-        yield
-    finally:
-        compiler.CUDACompiler = original
+    return Compiler
+
+
+def plain(array: Any) -> Any:
+    """An array of a kernel as its compiled functions take it: in the simulator it stands inside a wrapper."""
+    while not isinstance(array, np.ndarray):
+        array = array._item if hasattr(array, "_item") else array._ary
+    return array

@@ -4,6 +4,7 @@ A launch from Python costs several microseconds, and a step of a sampler is a do
 many times the work of the device. Recorded, a step is one call.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,9 @@ def new_stream() -> Any:
         return cuda.stream()
     cuda.current_context()
     handle = _asked(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value))
-    return cuda.external_stream(int(handle))
+    stream = cuda.external_stream(int(handle))
+    weakref.finalize(stream, driver.cuStreamDestroy, handle)
+    return stream
 
 
 def record(launches: Callable[[], None], stream: Any) -> Callable[[], None] | None:
@@ -46,6 +49,7 @@ def record(launches: Callable[[], None], stream: Any) -> Callable[[], None] | No
     def replay() -> None:
         _asked(driver.cuGraphLaunch(executable, place))
 
+    weakref.finalize(replay, driver.cuGraphExecDestroy, executable)
     return replay
 
 

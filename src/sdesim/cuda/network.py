@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.philox import round_keys
 from . import backend, formats, graph, network_kernels, products
 from .backend import cuda
 from .program import Program
@@ -71,8 +72,8 @@ def sample(
                 rows = min(batch, n - done)
                 if runner is None or runner.rows != rows:
                     runner = None  # its memory first
-                    runner = Runner(resident, rows, multiply)
-                bad = runner.run(first_path + done, seed, tick)
+                    runner = Runner(resident, rows, multiply, seed)
+                bad = runner.run(first_path + done, tick)
                 if bad >= 0:
                     return done, bad
                 out[done : done + rows] = runner.x.copy_to_host()
@@ -106,7 +107,7 @@ class Resident:
         hidden = [np.ascontiguousarray(b, np.float32)[None] for b in network.biases[:-1]]
         self.hidden = [_upload(b) for b in [first, *hidden]]
         self.bias, self.centre = _upload(network.biases[-1]), _upload(network.centre)
-        self.activate = network_kernels.activation(network.phi, form)
+        self.phi = network.phi
         kept = np.zeros((1, 1), np.float32) if program.kept is None else program.kept
         self.points, self.keep = _upload(program.points), _upload(kept)
         draws = program.draws if program.n_draws else np.zeros((program.n_steps, 1, 3), np.int64)
@@ -114,9 +115,9 @@ class Resident:
 
 
 class Runner:
-    """A batch of samples on the device."""
+    """A batch of samples on the device, for one seed, which the recorded launches hold."""
 
-    def __init__(self, resident: Resident, rows: int, product: Any) -> None:
+    def __init__(self, resident: Resident, rows: int, product: Any, seed: int) -> None:
         program, form, dim = resident.program, resident.form, resident.dim
         self.resident, self.rows, self.product = resident, rows, product
         self.stream = graph.new_stream()
@@ -127,17 +128,16 @@ class Runner:
         self.outputs = _room((program.most, rows, dim), form.dtype)
         widths = [w.shape[1] for w in resident.weights[:-1]]
         self.buffers = _alternating(widths, rows, form.dtype)
-        self.step, self.place = _upload(np.zeros(1, np.int32)), _upload(np.zeros(2, np.uint64))
+        self.step, self.first_path = _upload(np.zeros(1, np.int32)), _upload(np.zeros(1, np.uint64))
+        self.keys = round_keys(seed)
         self.bad = _upload(np.full(1, network_kernels.I32_MAX))
         self.replays: dict[int, Callable[[], None] | None] = {}
 
-    def run(self, first_path: int, seed: int, tick: Callable[[int], Any]) -> int:
+    def run(self, first_path: int, tick: Callable[[int], Any] = lambda rows: None) -> int:
         """All steps from the start; the first step with a number that is none, or −1."""
         program = self.resident.program
-        self.x.copy_to_device(np.zeros(self.x.shape, np.float32))
-        self.kept.copy_to_device(np.zeros(self.kept.shape, np.float32))
         self.step.copy_to_device(np.zeros(1, np.int32))
-        self.place.copy_to_device(np.array([first_path, seed], np.uint64))
+        self.first_path.copy_to_device(np.array([first_path], np.uint64))
         cuda.synchronize()
         seen: set[int] = set()
         for k in range(program.n_steps):
@@ -179,20 +179,21 @@ class Runner:
             blocks, threads = network_kernels.grid_of(self.rows, h.shape[1])
             # the first layer's biases change with the step: a row for each evaluation
             stride, offset = (resident.program.most, s) if layer == 0 else (0, 0)
-            resident.activate[blocks, threads, self.stream](h, resident.hidden[layer], self.step, stride, offset)
+            activate = network_kernels.activation(resident.phi, threads, resident.form)
+            activate[blocks, threads, self.stream](h, resident.hidden[layer], self.step, stride, offset)
             source = h
         self.product(source, resident.weights[-1], self.outputs[s], self.stream)
 
     def _move(self, evaluated: int, last: bool) -> None:
         resident, program = self.resident, self.resident.program
         feeds = not last or not program.entry
-        kernel = network_kernels.move(
-            evaluated, program.most, program.n_draws, last, program.kept is not None, feeds, resident.form
-        )
         blocks, threads = network_kernels.grid_of(self.rows, resident.dim)
+        kernel = network_kernels.move(
+            evaluated, program.most, program.n_draws, last, program.kept is not None, feeds, threads, resident.form
+        )
         kernel[blocks, threads, self.stream](
             self.x, self.kept, self.outputs, resident.bias, resident.centre, self.inp, resident.points, resident.keep,
-            resident.inputs, resident.draws, self.step, self.place, self.bad,
+            resident.inputs, resident.draws, self.step, self.first_path, self.keys, self.bad,
         )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Kernels around the matrix products of a sampler: bias + activation, and the move of a step with its noise.
 
 A block of threads works on a part of one row, each thread on ``EACH`` columns that lie a block apart, so that every
-load of a warp is one run of memory. The number of the step lies in device memory, with all that changes from step to
-step in tables behind it: the launches of a step are the same for every step, and can be recorded once and replayed.
+load of a warp is one run of memory. Indices are unsigned, which spares the look at negative ones, a quarter of the
+instructions. The number of the step lies in device memory, with all that changes from step to step in tables behind it:
+the launches of a step are the same for every step, and can be recorded once and replayed.
 """
 
 import functools
@@ -13,21 +14,22 @@ from numba import njit
 
 from ..core.elementary import F32, U32, U64, fma
 from ..core.normals import pair32
-from ..core.philox import philox
+from ..core.philox import philox32
 from .backend import cuda
 from .formats import Format
 from .program import CENTRE, FIRST, KEPT, ONE, STATE
 
 EACH = 4  # columns of a thread
-THREADS = 256  # of a block, at most
-_LOW, _S32, _S24 = U64(0xFFFFFFFF), U64(32), U64(24)
+THREADS, WARP = 256, 32  # of a block, at most
+_S32, _S24 = U64(32), U32(24)
 
 I32_MAX = np.int32(2**31 - 1)
 
 
 def grid_of(rows: int, columns: int) -> tuple[tuple[int, int], int]:
-    """(blocks, threads) for kernels over rows × columns."""
-    threads = min(THREADS, -(-columns // EACH))
+    """(blocks, threads) for kernels over rows × columns: whole warps, but for rows that are shorter than one."""
+    threads = -(-columns // EACH)
+    threads = min(THREADS, threads if threads < WARP else -(-threads // WARP) * WARP)
     return (rows, -(-columns // (EACH * threads))), threads
 
 
@@ -50,8 +52,8 @@ def total(a, b):
 
 @njit(inline="always", error_model="numpy")
 def changed(x, share, change):
-    """x + (share x + change)."""
-    return F32(x) + fma(F32(share), F32(x), F32(change))
+    """x + (share x + change); where nothing of x is left, it may be anything."""
+    return F32(change) if share == -1.0 else F32(x) + fma(F32(share), F32(x), F32(change))
 
 
 @njit(inline="always", error_model="numpy")
@@ -67,13 +69,13 @@ def is_finite(y):
 
 
 @njit(error_model="numpy")
-def normal(seed, first_path, row, column, purpose, block, lane):
+def normal(keys, first_path, row, column, purpose, block, lane):
     """One float32 normal of the stream (``core.stream``): component ``column`` of path first_path + row."""
     path = U64(U64(first_path) + U64(row))
-    counter = U64(U64(U64(purpose) << _S24) | U64(column))
-    a, b, c, d = philox(U64(block), counter, path & _LOW, path >> _S32, seed & _LOW, seed >> _S32)
+    counter = U32(U32(U32(purpose) << _S24) | U32(column))
+    a, b, c, d = philox32(U32(block), counter, U32(path), U32(path >> _S32), keys)
     radius, angle = (a, b) if lane < 2 else (c, d)
-    first, second = pair32(U32(radius & _LOW), U32(angle & _LOW))
+    first, second = pair32(radius, angle)
     return second if lane & 1 else first
 
 
@@ -81,62 +83,73 @@ def normal(seed, first_path, row, column, purpose, block, lane):
 
 
 @functools.cache
-def activation(phi: Any, form: Format) -> Any:
+def activation(phi: Any, threads: int, form: Format) -> Any:
     """``kernel(h, bias, step, stride, offset)``: h ← φ(h + b), b row step·stride + offset of the biases."""
     load, store = form.load, form.store
 
-    @njit(error_model="numpy")
+    # a quotient to the last bit is for float32; what is kept to 11 bits takes the device's own, a third quicker
+    @njit(error_model="numpy", fastmath=False if form.name == "fp32" else {"afn", "arcp", "contract"})
     def activated(z, b):
         return phi(F32(z) + F32(b))
 
     def kernel(h, bias, step, stride, offset):
-        i = cuda.blockIdx.x
-        row = step[0] * stride + offset
-        j = cuda.blockIdx.y * cuda.blockDim.x * EACH + cuda.threadIdx.x
-        for _ in range(EACH):
+        i, row = U32(cuda.blockIdx.x), U32(step[0] * stride + offset)
+        first = U32(cuda.blockIdx.y * (EACH * threads) + cuda.threadIdx.x)
+        for q in range(EACH):
+            j = U32(first + U32(q * threads))
             if j < h.shape[1]:
                 h[i, j] = store(activated(load(h[i, j]), bias[row, j]))
-            j += cuda.blockDim.x
 
     return cuda.jit(kernel)
 
 
 @functools.cache
-def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds: bool, form: Format) -> Any:
+def move(
+    n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds: bool, threads: int, form: Format
+) -> Any:  # fmt: skip
     """The point after ``n_outputs`` evaluations of a step (``program``), and the network's input there.
 
-    ``kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, place, bad)``: ``place`` is
-    (first path, seed); ``last`` moves write the state, ``keeps`` says that a step leaves something to the next,
-    ``feeds`` that the network's input is wanted. ``bad`` receives the first step with a number that is none.
+    ``kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, first_path, keys, bad)``: the
+    state is written by ``last`` moves, ``keeps`` says that a step leaves something to the next, ``feeds`` that the
+    network's input is wanted. ``bad`` receives the first step with a number that is none.
     """
     load, store = form.load, form.store
-    noise_at = FIRST + most
+    noise_at, many = FIRST + most, 1 + max(n_outputs, n_draws)
 
-    def kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, place, bad):
-        i = cuda.blockIdx.x
-        k = step[0]
+    def kernel(x, kept, outputs, bias, centre, inp, points, keep, inputs, draws, step, first_path, keys, bad):
+        i = U32(cuda.blockIdx.x)
+        k = U32(step[0])
         c_state, c_kept = points[k, n_outputs, STATE], points[k, n_outputs, KEPT]
         c_centre, c_one = points[k, n_outputs, CENTRE], points[k, n_outputs, ONE]
         scale, alpha, beta = inputs[k, n_outputs, 0], inputs[k, n_outputs, 1], inputs[k, n_outputs, 2]
-        j = cuda.blockIdx.y * cuda.blockDim.x * EACH + cuda.threadIdx.x
-        for _ in range(EACH):
+        # what all columns of a thread share, read once: arrays of fixed size are registers
+        of_output, of_draw = cuda.local.array(many, np.float32), cuda.local.array(many, np.float32)
+        purpose, block = cuda.local.array(many, np.uint32), cuda.local.array(many, np.uint32)
+        lane, start = cuda.local.array(many, np.uint32), first_path[0]
+        for s in range(n_outputs):
+            of_output[s] = points[k, n_outputs, FIRST + s]
+        for r in range(n_draws):
+            of_draw[r] = points[k, n_outputs, noise_at + r]
+            purpose[r], block[r], lane[r] = draws[k, r, 0], draws[k, r, 1], draws[k, r, 2]
+        first = U32(cuda.blockIdx.y * (EACH * threads) + cuda.threadIdx.x)
+        for q in range(EACH):
+            j = U32(first + U32(q * threads))
             if j < x.shape[1]:
                 before, middle = x[i, j], centre[j]
                 change = mad(c_centre, middle, c_one)
                 left = mad(keep[k, STATE], before, np.float32(0.0)) if last and keeps else np.float32(0.0)
                 for s in range(n_outputs):
                     f = total(load(outputs[s, i, j]), bias[j])
-                    change = mad(points[k, n_outputs, FIRST + s], f, change)
+                    change = mad(of_output[s], f, change)
                     if last and keeps:
                         left = mad(keep[k, FIRST + s], f, left)
                 for r in range(n_draws):
-                    size = points[k, n_outputs, noise_at + r]
-                    if size != 0.0:
-                        z = normal(place[1], place[0], i, j, draws[k, r, 0], draws[k, r, 1], draws[k, r, 2])
-                        change = mad(size, z, change)
+                    if of_draw[r] != 0.0:
+                        z = normal(keys, start, i, j, purpose[r], block[r], lane[r])
+                        change = mad(of_draw[r], z, change)
                         if last and keeps:
                             left = mad(keep[k, noise_at + r], z, left)
-                if keeps:
+                if keeps and c_kept != 0.0:
                     change = mad(c_kept, kept[i, j], change)
                 y = changed(before, c_state, change)
                 if last:
@@ -147,7 +160,6 @@ def move(n_outputs: int, most: int, n_draws: int, last: bool, keeps: bool, feeds
                         cuda.atomic.min(bad, 0, k)
                 if feeds:
                     inp[i, j] = store(shown(y, scale, alpha, middle, beta))
-            j += cuda.blockDim.x
 
     return cuda.jit(kernel)
 

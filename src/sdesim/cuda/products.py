@@ -36,6 +36,16 @@ def library() -> Any:
     return None
 
 
+def version() -> str:
+    """Of the cuBLAS library."""
+    numbers = []
+    for part in range(3):
+        value = ctypes.c_int()
+        library().cublasGetProperty(part, ctypes.byref(value))
+        numbers.append(str(value.value))
+    return ".".join(numbers)
+
+
 def of(form: Format) -> Any:
     """The product for a format: cuBLAS, or the kernel of tiles for float32 where it is missing."""
     if not backend.simulated and library() is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core import blocks, checks
+from ..cuda.program import Program
 from ..errors import NonFiniteError
 from ..score import activations
 from ..score.network import ScoreMLP
@@ -48,6 +49,23 @@ def check(score: Any, dtype: np.dtype, **asked: Any) -> None:
     backend.require()
 
 
+def described(plan: Any, advance_of: Callable[[Rows], Advance]) -> tuple[Any, Program]:
+    """The network and the sampler of a plan (``samplers``) as arrays and tables."""
+    from ..cuda.network import Network
+
+    net = plan.score
+    program = stages.program(plan.noised, net.head, advance_of, plan.times, plan.denoise, np.float32)
+    levels = program.levels
+    network = Network(
+        weights=[net.weights[0][: net.dim], *net.weights[1:]],
+        biases=net.biases[1:],
+        first=net.first_biases(levels.reshape(-1)).reshape(*levels.shape, -1),
+        centre=np.array(np.broadcast_to(net.head.centre, (net.dim,)), np.float32),
+        phi=activations.scalar(net.activation, np.dtype(np.float32)),
+    )
+    return network, program
+
+
 def draw(
     plan: Any, n: int, first_path: int, advance_of: Callable[[Rows], Advance], *, precision: str, batch: int,
     progress: Any,
@@ -55,17 +73,8 @@ def draw(
     """n samples of a plan (``samplers``) by a network on the device, ``batch`` rows at a time."""
     from ..cuda import network
 
-    net = plan.score
-    program = stages.program(plan.noised, net.head, advance_of, plan.times, plan.denoise, np.float32)
-    levels = program.levels
-    given = network.Network(
-        weights=[net.weights[0][: net.dim], *net.weights[1:]],
-        biases=net.biases[1:],
-        first=net.first_biases(levels.reshape(-1)).reshape(*levels.shape, -1),
-        centre=np.array(np.broadcast_to(net.head.centre, (net.dim,)), np.float32),
-        phi=activations.scalar(net.activation, np.dtype(np.float32)),
-    )
-    out = np.empty((n, net.dim), np.float32)
+    given, program = described(plan, advance_of)
+    out = np.empty((n, plan.dim), np.float32)
     bar = blocks.progress_bar(progress, n * program.n_steps, " steps")
     try:
         done, bad = network.sample(

@@ -162,12 +162,12 @@ def fit_score(
     workers = blocks.check_executor(None, workers)
     checks.progress(progress)
     head, last = _head(points, process, objective, sigma, prediction, standardize, horizon, t_min)
+    draw_times = None if head.process is None else Times(head, last, times, levels)
     learner = net.learner(batch, objective, head=head, weighting=weighting, n_projections=n_projections)
     adam = Adam(
         learner.parameters, learner.gradient, n_steps=steps, rate=learning_rate, warm_up=warm_up, schedule=decay,
         decay=weight_decay, clip=clip, ema=ema,
     )  # fmt: skip
-    draw_times = None if head.process is None else Times(head, last, times, levels)
     training, held = _split(len(points), checks.real("validation", validation, minimum=0.0), seed)
     feed = Feed(learner, points, training, draw_times, seed, projection == "gaussian", classes, drop)
     held_feed = None
@@ -302,8 +302,9 @@ class _Loop:
             **self.state(), "losses": self.losses[: self.done], "best": self.best[1],
             "best_loss": np.array([self.best[0]]), "tried": np.array(self.tried, dtype=np.float64).reshape(-1, 2),
         }  # fmt: skip
-        self.kept.write(arrays, wait=wait)
-        self.written = self.done
+        self.written = self.done  # before a Ctrl-C that waits for the file can be heard
+        if not self.kept.write(arrays, wait=wait):
+            self.written = -1
 
     def _held(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl-C waits a moment, in which weights and counts do not belong together."""
@@ -332,7 +333,8 @@ class _Loop:
                     bar.set_postfix(loss=f"{np.mean(self.losses[max(0, step - 49) : step + 1]):.4g}", refresh=False)
         except KeyboardInterrupt:
             message = f"interrupted after {self.done} of {self.n_steps} steps"
-            if self.whole:  # in the middle of an update there is no state to go on from but the last one written
+            # in the middle of an update there is no state to go on from but the last one written
+            if self.whole and self.written != self.done:
                 self._write(wait=False)
         finally:
             bar.close()

@@ -23,12 +23,37 @@ _QUANTA_F = float(_QUANTA)
 
 
 @njit(nogil=True, error_model="numpy")
+def quantum(elapsed, bins):
+    """The fraction ``elapsed`` of the span in quanta, and the bin (edge, next edge] that holds it."""
+    k = np.int64(elapsed * _QUANTA_F)
+    b = ((k * bins + _MASK) >> QUANTA_BITS) - 1
+    return k, b if b > 0 else 0
+
+
+@njit(inline="always", error_model="numpy")
+def may_pass(a, b, variance, lower, upper, bridge):
+    """Whether a step from a to b ends beyond a level, or has a bridge that comes near enough to one."""
+    reach = 0.5 * NEGLIGIBLE * variance
+    beyond = (b <= lower) | (b >= upper)
+    close = ((upper - a) * (upper - b) <= reach) | ((a - lower) * (b - lower) <= reach)
+    return beyond | (bridge & close)
+
+
+@njit(nogil=True, error_model="numpy")
+def passage(a, b, variance, lower, upper, bridge, spot, stack):
+    """Side (−1, 0 for none, 1) and time (as a fraction of the step) of the first passage in a step from a to b."""
+    if not may_pass(a, b, variance, lower, upper, bridge):
+        return 0, 0.0
+    if bridge:
+        return first_crossing(a, b, lower, upper, math.sqrt(variance), spot, stack)
+    return -1 if b <= lower else 1, 1.0
+
+
+@njit(nogil=True, error_model="numpy")
 def _note(counts, sums, side, elapsed):
     """Count one passage on ``side`` (a row) after the fraction ``elapsed`` of the span."""
-    k = np.int64(elapsed * _QUANTA_F)
-    bins = counts.shape[1]
-    b = ((k * bins + _MASK) >> QUANTA_BITS) - 1  # the bin (edge, next edge] that holds k
-    counts[side, b if b > 0 else 0] += 1
+    k, b = quantum(elapsed, counts.shape[1])
+    counts[side, b] += 1
     sums[side, 0] += k
     sums[side, 1] += (k * k) >> QUANTA_BITS
     sums[side, 2] += (k * k) & _MASK
@@ -75,10 +100,7 @@ _LEVELS = (
                 variance[i] += noise * noise * dt
     for i in range({LANES}):
         a, b = np.float64(before[j, i]), np.float64(x[j, i])
-        reach = {0.5 * NEGLIGIBLE} * variance[i]
-        beyond = (b <= lower) | (b >= upper)
-        close = ((upper - a) * (upper - b) <= reach) | ((a - lower) * (b - lower) <= reach)
-        near[i] = 1 if beyond | (bridge & close) else 0
+        near[i] = 1 if _may_pass(a, b, variance[i], lower, upper, bridge) else 0
     walled = carray(_int_pointer(slots[19]), (slots[18],))
     walls = carray(_float_pointer(slots[20]), (slots[18], 2))
     for c in range(slots[18]):
@@ -238,7 +260,7 @@ class FirstPassagePart:
             levels.ctypes.data, variance.ctypes.data, near.ctypes.data, stack.ctypes.data, int(spec.bridge),
             len(walled), walled.ctypes.data, walls.ctypes.data,
         ]  # fmt: skip
-        names = {"_note": _note, "_first_crossing": first_crossing, "_spot_of": spot_of}
+        names = {"_note": _note, "_first_crossing": first_crossing, "_spot_of": spot_of, "_may_pass": may_pass}
         return bound(_LEVELS, dtype, slots, (*keep, levels, variance, near, stack, walled, walls), **names)
 
     def _of_set(self, dtype: Any, d: int, slots: list[int], keep: tuple[Any, ...]) -> Recorder:

@@ -1,13 +1,29 @@
 """Histograms of the states at the recorded times."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from ...core import checks
 from ...core.compile import LANES
 from .recorder import Recorder, bound
+
+MOST_OUTSIDE = 0.5  # of the paths, at every recorded time: beyond this the range is no choice but a slip
+
+
+@njit(inline="always", error_model="numpy")
+def bin_of(value, first, last, step, per, n):
+    """The bin of n equal ones between first and last that holds a value, −1 outside; ``per`` is n over their width."""
+    inside = value >= first and value < last
+    v = min(np.int64((value - first) * per if inside else 0.0), n - 1)
+    # the product is rounded; the edges first + v step (NumPy's linspace) decide
+    v = v - 1 if value < np.float64(v) * step + first else v
+    v = v + 1 if value >= np.float64(v + 1) * step + first and v < n - 1 else v
+    return v if inside else np.int64(-1)
+
 
 # The cell of every lane in a joint histogram, -1 outside it; the first words are those of Boxes.words.
 CELLS = f"""\
@@ -24,14 +40,9 @@ CELLS = f"""\
         j, first, last, step, n = component[c], lower[c], upper[c], width[c], bins[c]
         per = np.float64(n) / (last - first)
         for i in range({LANES}):
-            value = np.float64(x[j, i])
-            inside = value >= first and value < last
-            v = min(np.int64((value - first) * per if inside else 0.0), n - 1)
-            # the product is rounded; the edges first + v step (NumPy's linspace) decide
-            v = v - 1 if value < np.float64(v) * step + first else v
-            v = v + 1 if value >= np.float64(v + 1) * step + first and v < n - 1 else v
+            v = _bin(np.float64(x[j, i]), first, last, step, per, n)
             old = cell[i]
-            cell[i] = old * n + v if inside and old >= 0 else -1
+            cell[i] = old * n + v if v >= 0 and old >= 0 else -1
 """
 
 _HISTOGRAM = """\
@@ -112,6 +123,14 @@ class Histogram(Boxes):
         counts = parts[0].counts.copy()
         for part in parts[1:]:
             counts += part.counts
+        outside = counts[:, -1] / counts.sum(axis=1)
+        if outside.min() > MOST_OUTSIDE:
+            warnings.warn(
+                f"{outside.min():.0%} of the paths and more lie in no bin of the histogram at any recorded time; its "
+                "range should reach further (result.outside counts them)",
+                UserWarning,
+                stacklevel=4,
+            )
         inside = counts[:, :-1].reshape(len(t), *self.bins)
         return HistogramResult(t, inside, counts[:, -1], self.edges[0] if len(self.bins) == 1 else self.edges)
 
@@ -132,7 +151,7 @@ class HistogramPart:
         """The compiled recorder that fills the counts from tiles."""
         words, keep = self.spec.words(self.d)
         words += [self.counts.ctypes.data, len(self.counts)]
-        return bound(CELLS + _HISTOGRAM, dtype, words, (self.counts, *keep))
+        return bound(CELLS + _HISTOGRAM, dtype, words, (self.counts, *keep), _bin=bin_of)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,29 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+from numba import njit
 
 from ...core.compile import LANES
 from .recorder import Recorder, bound
 from .tree import Tree, block_nodes
 
+
+@njit(inline="always", error_model="numpy")
+def merged_mean(a, b):
+    """The mean of two halves of the same size."""
+    return a + 0.5 * (b - a)
+
+
+@njit(inline="always", error_model="numpy")
+def merged_pair(s_a, s_b, j_a, j_b, l_a, l_b, size):
+    """The co-moment of numbers j and l over two halves of ``size`` paths with these co-moments and means."""
+    return s_a + s_b + (j_b - j_a) * (l_b - l_a) * (0.5 * size)
+
+
+MERGING = {"_mean": merged_mean, "_pair": merged_pair}
+
 # The body of a recorder of moments of ``y`` (values, 256), which the lines before it define; its words are those of
-# MomentsPart.words.
+# MomentsPart.words, its names MERGING.
 MOMENTS = f"""\
     n_values = slots[1]
     n_pairs = n_values * (n_values + 1) // 2
@@ -41,13 +57,12 @@ MOMENTS = f"""\
         for j in range(n_values):
             for l in range(j, n_values):
                 for k in range({LANES} // (2 * size)):
-                    dj = mean[j, 2 * k + 1] - mean[j, 2 * k]
-                    dl = mean[l, 2 * k + 1] - mean[l, 2 * k]
-                    pair[c, k] = pair[c, 2 * k] + pair[c, 2 * k + 1] + dj * dl * (0.5 * size)
+                    a, b = 2 * k, 2 * k + 1
+                    pair[c, k] = _pair(pair[c, a], pair[c, b], mean[j, a], mean[j, b], mean[l, a], mean[l, b], size)
                 c += 1
         for j in range(n_values):
             for k in range({LANES} // (2 * size)):
-                mean[j, k] = mean[j, 2 * k] + 0.5 * (mean[j, 2 * k + 1] - mean[j, 2 * k])
+                mean[j, k] = _mean(mean[j, 2 * k], mean[j, 2 * k + 1])
         size *= 2
 """
 
@@ -130,7 +145,7 @@ class MomentsPart:
     def recorder(self, dtype: Any) -> Recorder:
         """The compiled recorder that fills the nodes from tiles."""
         words, keep = self.words(self.tree.n_values)
-        return bound("    y = x\n" + MOMENTS, dtype, words, keep)
+        return bound("    y = x\n" + MOMENTS, dtype, words, keep, **MERGING)
 
     def close(self) -> None:
         """Merge siblings: of a block of whole leaves a node or two remain."""

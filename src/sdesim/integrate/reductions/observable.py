@@ -11,7 +11,7 @@ from numba import errors as numba_errors
 from ...core import cache, call, checks, compile, elementary
 from ...core.compile import LANES
 from ...errors import CompileError
-from .moments import MOMENTS, MomentsPart, MomentsResult, MomentTree
+from .moments import MERGING, MOMENTS, MomentsPart, MomentsResult, MomentTree
 from .recorder import Recorder, bound
 
 _TILE = """\
@@ -164,7 +164,7 @@ class ObservablePart(MomentsPart):
         module = self.spec.compiled(self.d, self.value_shape, dtype)
         y = np.empty((self.tree.n_values, LANES), dtype)
         words += [module.tile.address, y.ctypes.data]
-        return bound(_OBSERVED + MOMENTS, dtype, words, (*keep, module, y), _tile=call.call_tile)
+        return bound(_OBSERVED + MOMENTS, dtype, words, (*keep, module, y), _tile=call.call_tile, **MERGING)
 
     def close(self) -> None:
         """Merge siblings; f is not needed any more."""

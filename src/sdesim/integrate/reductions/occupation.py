@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...core.compile import LANES
-from .histogram import CELLS, Boxes
+from .histogram import CELLS, Boxes, bin_of
 from .recorder import FOLLOW, Recorder, bound, check_followed
 
 # The words of CELLS come first, so that FOLLOW's are renamed.
@@ -84,7 +84,7 @@ class OccupationPart:
         words, keep = self.spec.words(self.d)
         memory, visits = np.zeros(2, np.int64), np.empty((self.sums.shape[1], LANES), np.int64)
         words += [memory.ctypes.data, self.mixed.ctypes.data, self.n_times, visits.ctypes.data, self.sums.ctypes.data]
-        return bound(_OCCUPATION, dtype, words, (*keep, memory, self.mixed, visits, self.sums))
+        return bound(_OCCUPATION, dtype, words, (*keep, memory, self.mixed, visits, self.sums), _bin=bin_of)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,10 @@
-"""Bad inputs: each is refused by type and message, at once, and before anything compiles."""
+"""Bad inputs: each is refused by type and message, at once, and before anything compiles.
 
+``NUMBERED`` says which cases are numbers 1 to 50 of the list that the library was asked to refuse.
+"""
+
+import functools
+import pathlib
 import time
 
 import numpy as np
@@ -7,7 +12,7 @@ import pytest
 
 import sdesim as sde
 from sdesim.core import cache
-from sdesim.errors import MemoryLimitError
+from sdesim.errors import CompileError, DeviceError, MemoryLimitError
 
 OU = sde.OrnsteinUhlenbeck(1.0, 0.0, 0.5)
 ROTATION = sde.ito(lambda x, t: (-x[1], x[0]), lambda x, t: (1.0, 1.0), dim=2)
@@ -24,6 +29,30 @@ def from_functions(drift, diffusion=lambda x, t: 1.0, x0=0.0, **more):
 
 def still(x, t):
     return 0.0 * x
+
+
+GRID = sde.Grid(-4, 4, 100)
+FLAT = np.full(100, 1.0 / 8.0)
+POINTS = np.random.default_rng(0).standard_normal((64, 2))
+VP = sde.VariancePreserving()
+HERE = pathlib.Path(__file__).parent
+
+
+@functools.cache
+def net():
+    return sde.ScoreMLP(2, (4,), seed=1)
+
+
+def evolved(process=OU, p0=None, grid=GRID, t_span=(0.0, 1.0), **more):
+    return lambda: sde.evolve_density(process, sde.gaussian(grid, 0.0, 0.5) if p0 is None else p0, grid, t_span, **more)
+
+
+def fitted(data=POINTS, **more):
+    return lambda: sde.fit_score(net(), data, n_iterations=3, **{"process": VP, **more})
+
+
+def sampled(n=3, *, process=VP, n_steps=5, **more):
+    return lambda: sde.sample(process, net(), n, n_steps=n_steps, **more)
 
 
 CASES = {
@@ -341,12 +370,173 @@ CASES = {
         "increments must be finite",
     ),
     "increments a string": (simulated(increments="a"), TypeError, "increments must hold real numbers"),
+    # ---- steps by their size: there are none, as such steps may not divide the span ----
+    "a step": (simulated(dt=0.3), TypeError, "unexpected keyword argument 'dt'"),
+    "a step that is no number": (simulated(dt=np.nan), TypeError, "unexpected keyword argument 'dt'"),
+    # ---- targets ----
+    "covariance not positive": (
+        lambda: sde.targets.Gaussian([0, 0], [[1, 2], [2, 1]]),
+        ValueError,
+        "cov must be positive definite, its smallest eigenvalue is -1",
+    ),
+    "covariance not symmetric": (
+        lambda: sde.targets.Gaussian([0, 0], [[1, 0.5], [0.2, 1]]),
+        ValueError,
+        r"cov must be symmetric; its largest asymmetry is 0\.3",
+    ),
+    "one covariance of several": (
+        lambda: sde.targets.GaussianMixture([0.5, 0.5], [[0, 0], [1, 1]], [np.eye(2), [[1, 2], [2, 1]]]),
+        ValueError,
+        r"covs\[1\] must be positive definite",
+    ),
+    # ---- grids and densities ----
+    "edges not increasing": (
+        lambda: sde.Grid.from_edges([0, 1, 1, 2]),
+        ValueError,
+        "edges must increase; index 2: 1 after 1",
+    ),
+    "two cells": (lambda: sde.Grid(-1, 1, 2), ValueError, "n_cells must be >= 3, got 2: a grid needs at least 3 cells"),
+    "half a cell": (lambda: sde.Grid(-1, 1, 10.5), TypeError, r"n_cells must be an integer, got 10\.5"),
+    "bounds reversed": (lambda: sde.Grid(4, -4, 100), ValueError, r"lower \(4\) must be < upper \(-4\)"),
+    "bounds nan": (lambda: sde.Grid(np.nan, 4, 100), ValueError, "lower must be finite, got nan"),
+    "p0 negative": (evolved(p0=-FLAT), ValueError, r"p0 is negative in cell 0: -0\.125; a density must be >= 0"),
+    "p0 not normalised": (
+        evolved(p0=0.83 * FLAT),
+        ValueError,
+        r"p0 integrates to 0\.83, expected 1 \(tol 1e-06\); .*pass p0 / \(p0\.sum\(\)",
+    ),
+    "p0 cut off by the walls": (
+        lambda: evolved(p0=sde.gaussian(GRID, 3.9, 1.0))(),
+        ValueError,
+        r"p0 integrates to 0\.539828, expected 1 .*widen the grid",
+    ),
+    "p0 nan": (evolved(p0=FLAT * np.nan), ValueError, r"p0 must be finite, got nan at index 0 \(100 non"),
+    "p0 too short": (evolved(p0=FLAT[:90]), ValueError, "p0 has 90 values, grid has 100 cells"),
+    "an explicit method": (evolved(method="explicit"), ValueError, "method must be one of 'auto', .*got 'explicit'"),
+    "diffusion of no real size": (
+        evolved(sde.ito(lambda x, t: -x, lambda x, t: np.sqrt(x))),
+        ValueError,
+        r"diffusion is nan at x = -3\.96.* it must be finite inside the grid",
+    ),
+    "boundary misspelt": (
+        evolved(boundary="reflectng"),
+        ValueError,
+        "boundary must be one of .*did you mean 'reflecting'",
+    ),
+    "periodic at one wall": (
+        evolved(boundary=("periodic", "reflecting")),
+        ValueError,
+        "periodic at both walls or at neither",
+    ),
+    "progress of a density": (evolved(progress="yes"), TypeError, "progress must be True or False, got 'yes'"),
+    "bins reversed": (lambda: sde.Histogram(2, 1, 10), ValueError, "lower 2 must be < upper 1"),
+    # ---- learning and sampling ----
+    "data of one dimension": (
+        fitted(POINTS[:, 0]),
+        ValueError,
+        r"data has shape \(64,\), expected \(n, 2\) for a network of dim 2",
+    ),
+    "data nan": (
+        fitted(np.where(POINTS > 1.0, np.nan, POINTS)),
+        ValueError,
+        "data must be finite, got nan at row 3, column 0",
+    ),
+    "no data": (fitted(POINTS[:0]), ValueError, "data is empty: .*at least one batch of points is needed"),
+    "batches of nothing": (fitted(batch_size=0), ValueError, "batch_size must be >= 1, got 0"),
+    "beta decreasing": (
+        lambda: sde.VariancePreserving(10, 0.1),
+        ValueError,
+        r"beta_max must be > beta_min = 10, got 0\.1",
+    ),
+    "noise decreasing": (
+        lambda: sde.VarianceExploding(10, 0.1),
+        ValueError,
+        r"sigma_max must be > sigma_min = 10, got 0\.1",
+    ),
+    "no noise at the smallest time": (fitted(t_min=0.0), ValueError, "noise level is 0 .*choose t_min > 0"),
+    "a time below 0": (sampled(t_end=-1.0), ValueError, "t_end must be >= 0, got -1"),
+    "samples fewer than none": (sampled(-1), ValueError, "n must be >= 1, got -1"),
+    "samples in no steps": (sampled(n_steps=0), ValueError, "n_steps must be >= 1, got 0"),
+    "sampler misspelt": (sampled(method="reverse_sd"), ValueError, "method must be .*did you mean 'reverse_sde'"),
+    "sampler of an unknown keyword": (sampled(n_step=5), TypeError, "unexpected keyword argument 'n_step'"),
+    "samples from an executor that is none": (sampled(executor=3), TypeError, r"executor must have submit\(function"),
+    "expectations from an executor that is none": (
+        lambda: sde.expect(OU, lambda x: x, 0.0, (0, 1), 0.1, executor="threads"),
+        TypeError,
+        r"executor must have submit\(function, \*args\), got str",
+    ),
+    "progress of samples": (sampled(progress="yes"), TypeError, "progress must be True, False or a function"),
+    "progress of a training": (fitted(progress=1), TypeError, "progress must be True, False or a function.*got 1"),
+    "points of another dimension": (lambda: net()(np.ones((4, 3)), 0.5), ValueError, r"x has shape \(4, 3\), expected"),
+    "likelihood of another dimension": (
+        lambda: sde.log_likelihood(VP, net(), np.ones((4, 3))),
+        ValueError,
+        r"x has shape \(4, 3\), expected \(n, 2\)",
+    ),
+    "checkpoint a folder": (
+        fitted(checkpoint=HERE),
+        ValueError,
+        "checkpoint path is a folder: .*give the path of a file",
+    ),
+    "network saved to a folder": (
+        lambda: sde.save(net(), HERE),
+        IsADirectoryError,
+        "is a folder; give the name of a file",
+    ),
+    "device unknown": (sampled(device="gpu"), ValueError, "device must be one of 'cpu', 'cuda', got 'gpu'"),
+    "debug a word": (simulated(debug="yes"), TypeError, "debug must be True or False, got 'yes'"),
 }
+
+# The numbers of the list, and the cases that are theirs; a text where there is no such input, or a test of its own.
+NUMBERED = {
+    1: ["sigma negative"], 2: ["sigma nan", "sigma inf"], 3: ["no stationary law"], 4: ["CIR below zero"],
+    5: ["CIR without Feller"], 6: ["a step", "n_steps zero"], 7: ["a step", "span reversed"],
+    8: ["a step that is no number", "n_steps nan"], 9: ["a step"], 10: ["a step"],
+    11: ["span reversed", "span of no length"], 12: ["save unsorted", "save twice"],
+    13: ["save outside", "save off the grid"], 14: ["n_steps fractional"],
+    15: ["n_steps zero", "n_paths zero", "n_steps negative"], 16: "test_integral_floats_and_integers_are_taken",
+    17: ["n_paths a bool"], 18: ["x0 nan", "x0 inf"], 19: ["x0 of three components", "x0 rows of three"],
+    20: ["x0 complex", "x0 a string", "x0 None", "x0 ragged"], 21: "test_integral_floats_and_integers_are_taken",
+    22: ["dtype float16", "dtype int"], 23: ["drift not callable", "drift of one argument", "drift of no argument"],
+    24: ["drift of another shape", "drift of too many components", "drift a tuple without dim"],
+    25: "test_a_drift_that_does_not_compile_is_explained", 26: ["drift nan at x0", "drift inf at x0"],
+    27: ["rows missing", "rows of several lengths"],
+    28: ["covariance not positive", "covariance not symmetric", "one covariance of several"],
+    29: ["milstein on general noise", "noise of another component"], 30: ["method misspelt", "sampler misspelt"],
+    31: ["unknown keyword", "sampler of an unknown keyword"],
+    32: ["seed negative", "seed fractional", "seed too large", "seed a string"], 33: ["edges not increasing"],
+    34: ["two cells", "half a cell"], 35: ["bounds reversed"], 36: ["p0 negative", "p0 not normalised", "p0 nan"],
+    37: ["p0 too short"], 38: ["p0 cut off by the walls"],
+    # in tests/test_guards.py: exponential fitting does not oscillate, and what it adds to the diffusion is told
+    39: "test_a_drift_too_strong_for_the_cells_is_pointed_out_with_the_cells_needed",
+    40: ["an explicit method"], 41: ["diffusion of no real size"], 42: ["boundary misspelt", "periodic at one wall"],
+    43: "test_a_histogram_beside_the_paths_is_pointed_out", 44: ["data of one dimension", "data nan", "no data"],
+    45: ["beta decreasing", "noise decreasing", "no noise at the smallest time", "a time below 0"],
+    46: ["samples fewer than none", "samples in no steps"],
+    47: ["points of another dimension", "likelihood of another dimension"],
+    48: [
+        "executor without submit", "samples from an executor that is none",
+        "expectations from an executor that is none",
+    ],
+    49: ["checkpoint a folder", "network saved to a folder"],
+    50: "test_cuda_without_a_device_says_what_is_missing",
+}  # fmt: skip
+
+
+def test_every_number_has_its_case():
+    assert list(NUMBERED) == list(range(1, 51))
+    texts = (HERE.parent / "test_guards.py").read_text() + pathlib.Path(__file__).read_text()
+    for cases in NUMBERED.values():
+        if isinstance(cases, str):
+            assert f"def {cases.split()[0]}(" in texts
+        else:
+            assert set(cases) <= set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_input_is_refused(name, monkeypatch):
     action, kind, match = CASES[name]
+    net()  # its first weights are drawn by a compiled kernel
 
     def compiled(*args):
         raise AssertionError("something was compiled before the inputs were checked")
@@ -369,3 +559,25 @@ def test_integral_floats_and_integers_are_taken():
     assert paths.final.dtype == np.float64
     assert sde.simulate(OU, np.arange(3), (0, 1), n_steps=2, seed=1).final.dtype == np.float64
     assert sde.OrnsteinUhlenbeck(1).theta == 1.0
+
+
+def test_a_drift_that_does_not_compile_is_explained():
+    with pytest.raises(CompileError, match=r"drift does not compile: .*compiled=False") as caught:
+        simulated(sde.ito(lambda x, t: sum(x for _ in range(2)), lambda x, t: 1.0))()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_histogram_beside_the_paths_is_pointed_out():
+    with pytest.warns(UserWarning, match=r"100% of the paths and more lie in no bin .*result\.outside counts them"):
+        paths = simulated(n_paths=600, reduce=[sde.Histogram(30, 31, 10)])()
+    assert paths.reductions[0].outside.tolist() == [600]
+    simulated(n_paths=600, reduce=[sde.Histogram(-0.5, 0.5, 10)])()  # what leaves a good range is no news
+
+
+def test_cuda_without_a_device_says_what_is_missing():
+    from sdesim.cuda import backend
+
+    if backend.available()[0]:
+        pytest.skip("this machine has a device")
+    with pytest.raises(DeviceError, match="device='cuda' cannot be used: "):
+        sampled(device="cuda")()
