@@ -22,6 +22,7 @@ done, and an error in one is kept and does not lose the rest.
                move (state in and out, outputs, inputs, activations in and out of every layer) at the speed of a copy
     peers      the same steps by PyTorch, as one writes them and as a CUDA graph, and by JAX's jit of a scan, where they
                are installed; normals are theirs. And the ensembles' first case by both
+    claims     what was to be shown on an H200, and whether it was
 
 Times are wall times between synchronisations, the best of some repeats after one that compiles. Compare within a call.
 """
@@ -271,7 +272,8 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     same = np.asarray(ours) == np.asarray(theirs)
     scale = float(np.abs(theirs).max())
     return {
-        "equal bits": f"{int(same.sum())} of {same.size}",
+        "numbers": same.size,
+        "equal bits": float(same.mean()),
         "largest difference / largest": float(np.abs(np.float64(ours) - theirs).max()) / scale,
     }
 
@@ -639,6 +641,31 @@ def jax_paths() -> dict[str, float]:
     return {"path-steps/s": n * steps / (time.perf_counter() - start)}
 
 
+# ---- what was to be shown on an H200 --------------------------------------------------------------------------------
+
+CLAIMS = [  # section, row, figure, bar, whether the figure is to be above it
+    ("right", {"what": "float32 normals"}, "equal bits", 1.0, True),
+    *[("right", {"what": name, "case": "float32"}, "equal bits", 1.0, True) for name in (*PATHS, "histogram")],
+    ("right", {"case": "fp32"}, "largest difference / largest", 3e-5, False),
+    ("paths", {"what": "Ornstein-Uhlenbeck", "device": "cuda", "dtype": "float32"}, "path-steps/s", 4e11, True),
+    ("paths", {"what": "Ornstein-Uhlenbeck", "device": "cuda:fast"}, "path-steps/s", 1e12, True),
+    ("paths", {"what": "geometric, 3 components", "device": "cuda:fast"}, "/ published", 100.0, True),
+    *[("sampling", {"network": n, "batch": 4096, "precision": "fp16"}, "/ floor", 1.5, False) for n in NETWORKS],
+    *[("peers", {"network": n, "batch": 4096, "peer": "torch, eager"}, "sdesim is faster by", 1.5, True)
+      for n in NETWORKS],
+]  # fmt: skip
+
+
+def claims(report: Report) -> None:
+    with report.section("claims") as rows:
+        for section, wanted, figure, bar, above in CLAIMS:
+            found = [row for row in report.figures[section] if wanted.items() <= row.items() and figure in row]
+            value = found[0][figure] if found else math.nan
+            met = "not measured" if math.isnan(value) else value >= bar if above else value <= bar
+            case = ", ".join(str(part) for part in wanted.values())
+            rows.append({"what": case, "figure": figure, "bar": bar, "found": value, "met": met})
+
+
 # ---- in the simulator -----------------------------------------------------------------------------------------------
 
 
@@ -672,6 +699,7 @@ def main() -> int:
     ours = sampling(report, copy)
     normals(report)
     peers(report, ours)
+    claims(report)
     print(f"\n{time.perf_counter() - report.started:.0f} s in all, {len(report.errors)} errors", flush=True)
     for where, error in report.errors.items():
         print(f"-- {where}: {error.splitlines()[0]}", file=sys.stderr)

@@ -60,25 +60,32 @@ def test_the_one_before_is_kept(tmp_path):
     assert not file.previous.exists()
 
 
-def test_there_is_a_checkpoint_at_every_moment_of_writing(tmp_path, monkeypatch):
+def test_there_are_two_checkpoints_at_every_moment_of_writing(tmp_path, monkeypatch):
+    """And they are two files: what befalls the one does not befall the other."""
     path = tmp_path / "c.npz"
     file = kept(path)
-    file.write({"a": np.array(1.0)})
+    for value in (1.0, 2.0):
+        file.write({"a": np.array(value)})
     seen = []
+
+    def look():
+        pair = (path, file.previous)
+        assert not os.path.samefile(*pair)
+        seen.append(tuple(float(storage.read(place)[2]["a"]) for place in pair))
 
     def watching(name):
         inner = getattr(os, name)
 
         def call(*given):
-            seen.append(float(storage.read(path)[2]["a"]))
+            look()
             inner(*given)
-            seen.append(float(storage.read(path)[2]["a"]))
+            look()
 
         monkeypatch.setattr(os, name, call)
 
     watching("replace"), watching("link")
-    file.write({"a": np.array(2.0)})
-    assert seen == [1.0, 1.0, 1.0, 1.0, 1.0, 2.0]
+    file.write({"a": np.array(3.0)})
+    assert seen == [(2.0, 1.0)] * 3 + [(3.0, 1.0)] * 2 + [(3.0, 2.0)]
 
 
 def test_a_file_system_without_links_keeps_the_one_before_too(tmp_path, monkeypatch):

@@ -244,6 +244,8 @@ def _output(run: Run, out: Any, begun: bool) -> Output:
 def _check_device(
     process: Any, scheme: Scheme, d: int, given: Any, boundary: Any, reduce: list[Any], on_nonfinite: str
 ) -> None:
+    from .cuda import backend
+
     bind.check_device(process, scheme, d, on_nonfinite == "freeze")
     if given is not None:
         raise DeviceError("increments= are taken on the CPU; leave device='cuda' out, or draw from the stream")
@@ -257,7 +259,6 @@ def _check_device(
             "FirstPassage(of=...) looks at all components of a state at once, and device='cuda' takes those of "
             f"{type(process).__name__} one after the other; use device='cpu'"
         )
-    from .cuda import backend
 
     backend.require()
 

@@ -1,12 +1,16 @@
 """Kernels compiled for an H200 (sm_90) where there is none: no spills, nothing contracted, few instructions a step."""
 
+import math
+import re
+
 import numpy as np
 import pytest
-from sass import assembled, missing, model_of, operations, ptx, step_loop, tool
+from sass import assembled, leaf_ptx, missing, model_of, operations, ptx, step_loop, tool
 from zoo import CASES, OU
 
 import sdesim as sde
 from sdesim.core.blocks import Block
+from sdesim.core.elementary import sqrt32
 from sdesim.cuda import kernel, reductions, steps
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
@@ -67,6 +71,20 @@ def test_every_scheme_compiles_without_spills(method, dtype, tmp_path):
     assert "add.f32" not in text
     if dtype == np.float32 and not model.uses_time:
         assert ".f64" not in text  # the clock of processes that read it is float64, as on the CPU
+
+
+@needs_nvdisasm
+def test_the_square_root_is_the_compilers_own(tmp_path):
+    """After the approximate 1/√x stand the four instructions of a correctly rounded root, without its branch."""
+    found = {}
+    for name, root in {"math": math.sqrt, "own": sqrt32}.items():
+        code = assembled(leaf_ptx(root), tmp_path).code
+        lines = [line.split(";")[0].split("/")[-1].split() for line in code.splitlines() if "/*0" in line]
+        plain = [word for line in lines for word in line if re.match(r"MUFU.RSQ|F(MUL|FMA)\b", word)]
+        found[name] = [word.removesuffix(".FTZ") for word in plain]
+        assert ("slowpath" in code) == (name == "math")
+    assert found["math"][:5] == ["MUFU.RSQ", "FMUL", "FMUL", "FFMA", "FFMA"]
+    assert found["own"] == found["math"][:5]
 
 
 def test_reductions_and_first_passages_compile(tmp_path):

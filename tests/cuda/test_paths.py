@@ -28,9 +28,20 @@ def test_every_scheme_made_of_stages_is_tried():
     assert set(CASES) == {scheme.name for scheme in SCHEMES.values() if paths.runs(scheme)} - {"unadjusted_langevin"}
 
 
+# one scheme of each kind is compiled for the simulator in a minute; the others are slow tests
+QUICK = {("euler_maruyama", np.float32), ("milstein", np.float64), ("heun", np.float64), ("sri", np.float32),
+         ("weak_euler", np.float64), ("weak_second", np.float32)}  # fmt: skip
+
+
 @pytest.mark.cudasim
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("method", CASES)
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        pytest.param(method, dtype, marks=() if (method, dtype) in QUICK else pytest.mark.slow)
+        for method in CASES
+        for dtype in DTYPES
+    ],
+)
 def test_paths_are_those_of_the_cpu(method, dtype):
     process, x0 = CASES[method]
     # the steps do not divide by the draws of a block, the paths cross from one leaf into the next
@@ -73,7 +84,7 @@ def test_another_stream_is_seen(monkeypatch):
 
 
 @pytest.mark.cudasim
-@pytest.mark.parametrize("method", ["weak_euler", "weak_second"])
+@pytest.mark.parametrize("method", ["weak_euler", pytest.param("weak_second", marks=pytest.mark.slow)])
 def test_landings_take_their_digits_where_the_cpu_does(method):
     """Records that fall into blocks of random bits leave some of these behind."""
     cpu, device = both(OU, 0.5, (0.0, 1.0), method=method, n_steps=200, save=[0.025, 0.05, 0.115, 0.5, 1.0])
@@ -97,6 +108,7 @@ def test_components_of_an_element_wise_process_have_their_own_noise():
 
 
 @pytest.mark.cudasim
+@pytest.mark.slow
 def test_array_parameters():
     process = sde.ito(lambda x, t, a: -a[0] * x + a[1] * a[2] * x * x, lambda x, t: 0.3, a=np.array([0.4, 0.3, -0.2]))
     cpu, device = both(process, 0.5)
@@ -127,6 +139,7 @@ def test_a_block_fits_into_the_free_memory(monkeypatch):
 
 
 @pytest.mark.cudasim
+@pytest.mark.slow
 def test_paths_that_become_infinite_are_named_or_frozen():
     explosive = sde.ito(lambda x, t: x * x * x, lambda x, t: 0.1)
     run = {"n_steps": 20, "n_paths": 6, "seed": 1, "dtype": np.float32}
@@ -144,6 +157,7 @@ def test_paths_that_become_infinite_are_named_or_frozen():
 
 
 @pytest.mark.cudasim
+@pytest.mark.slow
 def test_fast_mode_draws_from_the_same_stream():
     """Where kernels are simulated its normals are the polynomials; on a device they are near them."""
     cpu = sde.simulate(OU, 0.5, (0.0, 1.0), n_steps=8, n_paths=8, seed=2, dtype=np.float32)
@@ -160,7 +174,7 @@ REFUSED = {
     "levy": (GENERAL, [0.0, 0.0], {"method": "milstein_levy"}, "has no form"),
     "adaptive": (OU, 0.0, {"method": "adaptive_sri", "n_steps": None}, "has no form"),
     "tiles": (sde.Langevin(MIXTURE), 0.0, {}, "drift is written on tiles of 256 paths"),
-    "batch": (sde.Langevin(lambda x, t: -x), np.zeros(2), {}, "whole-array steps"),
+    "batch": (sde.Langevin(lambda x, t: -x), 0.0, {}, "whole-array steps"),
     "walls": (OU, 0.0, {"boundary": sde.Walls(-1.0, 1.0, "reflecting")}, "boundary= acts between steps on the CPU"),
     "increments": (OU, 0.0, {"increments": np.zeros((12, 37))}, "increments= are taken on the CPU"),
     "freeze": (OU, [0.0, 0.0], {"on_nonfinite": "freeze"}, "on_nonfinite='freeze' needs all components"),

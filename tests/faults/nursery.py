@@ -136,6 +136,7 @@ def life(run, folder, report, sent, marks, delay):
     After so many checkpoints it is ``sent`` a signal, at once or after a moment.
     """
     code, count = 1, 0
+    sys.setswitchinterval(1e-4)  # a timer is not to wait for a busy thread
     try:
         write = checkpoint.Checkpoint.write
 
@@ -194,6 +195,8 @@ def ordeal(name, run, rng):
         kills, others = 0, []
         for sent in (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
             marks, delay = rng.randint(1, max(1, n // 10)), rng.choice([0.0, rng.uniform(0.0, 0.001)])
+            if sent != signal.SIGKILL:
+                delay = 0.0  # or a quick run comes to its end before
             _, end, killed = live(run, folder / "b", sent, marks, delay)
             kills += killed
             if sent != signal.SIGKILL:

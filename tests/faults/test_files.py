@@ -1,4 +1,4 @@
-"""12,000 damaged and malicious files: each gives the documented error, or exactly what was written.
+"""F10: 12,000 damaged and malicious files: each gives the documented error, or exactly what was written.
 
 A campaign takes a file that the library wrote, changes its bytes or rebuilds the archive around forged contents, loads
 the result and looks at what may never happen: another error, a message of many lines, other numbers than were written,

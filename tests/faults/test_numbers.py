@@ -105,8 +105,10 @@ def by_definition(seed, purpose, component, path, block):
     return out[:, 0]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("method", ["euler_maruyama", "weak_euler"])
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [("euler_maruyama", np.float32), ("euler_maruyama", np.float64), ("weak_euler", np.float64)],
+)
 def test_paths_beyond_32_bits(dtype, method):
     """A tile that ends at path 2³² and its neighbour: every path is what it is alone, and none is path − 2³²."""
     run = {"n_steps": 6, "method": method, "seed": 9, "dtype": dtype}

@@ -152,7 +152,7 @@ class Checkpoint:
         differing = [
             f"{name} {found.get(name, missing)} != {self.settings.get(name, missing)}"
             for name in {**self.settings, **found}
-            if _differ(found.get(name, missing), self.settings.get(name, missing))
+            if found.get(name, missing) != self.settings.get(name, missing)
         ]
         if differing:
             named = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
@@ -193,30 +193,37 @@ class Checkpoint:
         return done
 
     def _write(self, arrays: Arrays, wait: bool) -> None:
-        temporary = storage.write_beside(self.path, self.kind, self.settings, arrays, wait=wait)
+        new = storage.write_beside(self.path, self.kind, self.settings, arrays, wait=wait)
+        made = [new]
         try:
             if self._fresh:
                 self.previous.unlink(missing_ok=True)
-            elif self._trusted:
-                self._keep_previous()
-            os.replace(temporary, self.path)
+            elif self._trusted and (second := self._second_name()) is not None:
+                made.append(second)
+            os.replace(new, self.path)
+            if len(made) > 1:
+                os.replace(made[1], self.previous)
         except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.unlink()
             raise
         self._trusted, self._fresh = True, False
 
-    def _keep_previous(self) -> None:
-        """Give the newest file a second name, so that there is one at its path at every moment."""
+    def _second_name(self) -> pathlib.Path | None:
+        """A second name of the newest file, which becomes the one before once another one is there.
+
+        So there are two files at every moment: one at the path, and the one before it.
+        """
         second = storage.temporary(self.path)
         try:
             os.link(self.path, second)
         except FileNotFoundError:
-            return
+            return None
         except OSError:  # a file system without links
             os.replace(self.path, self.previous)
-            return
-        os.replace(second, self.previous)
+            return None
+        return second
 
 
 def checked_path(path: Any) -> pathlib.Path:
@@ -238,10 +245,6 @@ def checked_path(path: Any) -> pathlib.Path:
     except OSError as error:
         raise PermissionError(f"checkpoint {shown} cannot be written into {target.parent}: {error.strerror}") from None
     return target
-
-
-def _differ(a: Any, b: Any) -> bool:
-    return type(a) is not type(b) or a != b
 
 
 class _Lock:

@@ -59,8 +59,8 @@ def call_unary32(builder: Any, name: str, value: Any) -> Any:
 def sqrt32(typing, x):
     """√x, correctly rounded, of a float32 that is 0 or between 2⁻⁹⁰ and 2⁹⁰.
 
-    On a GPU it is the approximate 1/√x and one step of Newton's method in fma, as the compiler makes it, without the
-    branch for numbers near the ends of the range; a test goes through all mantissas.
+    On a GPU it is the approximate 1/√x and one step of Newton's method in fma: the instructions that ptxas makes of
+    sqrt.rn.f32, without their branch for numbers near the ends of the range, which costs registers.
     """
     if x != types.float32:
         return None

@@ -218,8 +218,9 @@ class Text:
         for value in g[j]:
             lines += [f"noise = np.float64({value})", "variance += noise * noise * dt"]
         lines += [
-            f"label, fraction = _passage(np.float64(v{j}), np.float64({point[j]}), variance, lower, upper, bridge,",
-            f"                           _spot_of(s, np.int64({watch.component}), path, seed), stack)",
+            f"spot = _spot_of(s, np.int64({watch.component}), path, seed)",
+            f"before, behind = np.float64(v{j}), np.float64({point[j]})",
+            "label, fraction = _passage(before, behind, variance, lower, upper, bridge != 0, spot, stack)",
             "when = s",
         ]
         mine = f" and component == U32({watch.component})" if model.scalar else ""
