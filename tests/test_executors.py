@@ -360,7 +360,7 @@ def test_trainings_in_processes_give_the_bits_of_trainings_here():
 
 
 class AsDask(Cluster):
-    """Takes Dask's option; to Dask two tasks of the same arguments are one, unless it is told that they are not pure."""
+    """Takes the option of Dask, to which two tasks of the same arguments are one unless they are not pure."""
 
     def submit(self, *arguments, pure=True):
         assert not pure
