@@ -3,6 +3,7 @@
     python benchmarks/executors.py                a few minutes on two cores
     python benchmarks/executors.py --quick        fewer paths and settings; a minute
     python benchmarks/executors.py --part bits    one part only: bits, cost or deaths
+    python benchmarks/executors.py --soak 10      nothing but random jobs with random kills, for ten minutes
     python benchmarks/executors.py --json -       JSON on stdout, the table on stderr
 
 bits    One hash each for paths, histograms, first passages and the samples of a network that was trained here, over the
@@ -13,6 +14,8 @@ cost    A long simulation on two workers, in tasks that take half a second. "idl
         time of all processes over that of one thread, − 1. Dask's event loops and its profiler take 0.12 CPU seconds
         for every second that passes (two workers, also when they have nothing to do), which a busy machine draws out.
 deaths  A worker of two is killed (SIGKILL) after a fifth of the paths: the hash of the result, and the warnings.
+soak    Simulations and samples of random sizes on a process pool, a worker of which is killed at a random moment in two
+        jobs of three: results that are not those of threads, the warnings, and the memory of this process.
 
 Dask's rows are left out where distributed is not installed (pip install "sdesim[dask]").
 """
@@ -26,9 +29,11 @@ import logging
 import multiprocessing
 import os
 import pathlib
+import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -251,6 +256,63 @@ def deaths(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+# ---- soak
+
+
+def resident() -> float:
+    """MiB of this process (Linux)."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def random_job(draw: random.Random, net: Any) -> Callable[..., str]:
+    """A simulation or some samples, as a function of where they are made that returns their hash."""
+    kind, n, seed = draw.choice(("states", "statistics", "samples")), draw.randrange(1, 60_000), draw.getrandbits(64)
+    steps, first = draw.randrange(1, 400), draw.randrange(10**6)
+    dtype, bins = draw.choice((np.float32, np.float64)), draw.randrange(1, 200)
+
+    def job(**where: Any) -> str:
+        if kind == "samples":
+            return digest(sde.sample(NOISING, net, 1 + n // 10, n_steps=1 + steps // 20, seed=seed, **where))
+        run = {"n_steps": steps, "n_paths": n, "seed": seed, "first_path": first, "dtype": dtype, **where}
+        if kind == "states":
+            return digest(sde.simulate(WELL, -1.0, (0, 2), save=[0.0, 2.0], **run).x)
+        reduce = [sde.Histogram(-2, 2, bins), sde.Moments(), sde.FirstPassage(upper=0.0, bins=bins)]
+        histogram, moments, passage = sde.simulate(WELL, -1.0, (0, 2), reduce=reduce, **run).reductions
+        return digest(histogram.counts, moments.variance, passage.density)
+
+    return job
+
+
+def soak(minutes: float) -> dict[str, Any]:
+    draw, net, context = random.Random(1), trained(), multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sdesim"])
+    jobs = kills = wrong = warned = 0
+    memory: list[float] = []
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+            pool.submit(int).result()
+            died = False
+            while not died and time.monotonic() < end:  # a pool is used until it is broken
+                job = random_job(draw, net)
+                twin, victim = job(), draw.choice(list(pool._processes.values()))
+                timer = threading.Timer(draw.uniform(0.0, 0.3), victim.kill)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    if draw.random() < 2 / 3:
+                        timer.start()
+                    wrong += job(executor=pool) != twin
+                    timer.cancel()
+                died = not victim.is_alive()
+                jobs, kills, warned = jobs + 1, kills + died, warned + len(caught)
+                memory.append(resident())
+    quarter = max(1, len(memory) // 4)
+    return {
+        "minutes": minutes, "jobs": jobs, "kills": kills, "warnings": warned, "wrong": wrong,
+        "mib_first_quarter": max(memory[:quarter]), "mib_last_quarter": max(memory[-quarter:]),
+    }  # fmt: skip
+
+
 # ---- the table
 
 
@@ -280,6 +342,11 @@ def table(result: dict[str, Any], out: Any) -> bool:
             print(f"{r['executor']:10}{r['killed']:>7}{r['seconds']:>9.1f}{'yes' if r['same'] else 'NO':>11}  "
                   f"{len(r['warnings'])}: {'; '.join(r['warnings'])}", file=out)  # fmt: skip
         right &= all(r["same"] and r["killed"] and len(r["warnings"]) == 1 for r in rows)
+    if r := result.get("soak"):
+        print(f"{r['minutes']:g} minutes: {r['jobs']} jobs, {r['kills']} kills, {r['warnings']} warnings, "
+              f"{r['wrong']} wrong results; {r['mib_first_quarter']:.0f} MiB in the first quarter, "
+              f"{r['mib_last_quarter']:.0f} in the last", file=out)  # fmt: skip
+        right &= not r["wrong"]
     return right
 
 
@@ -287,10 +354,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer paths and settings")
     parser.add_argument("--part", choices=("bits", "cost", "deaths"), help="one part only")
+    parser.add_argument("--soak", metavar="MINUTES", type=float, help="random jobs with random kills, and nothing else")
     parser.add_argument("--json", metavar="PATH", help="write the figures to PATH ('-' for stdout)")
     options = parser.parse_args()
     parts = {"bits": bits, "cost": cost, "deaths": deaths}
-    result: dict[str, Any] = {name: part(options.quick) for name, part in parts.items() if options.part in (None, name)}
+    result: dict[str, Any] = {"soak": soak(options.soak)} if options.soak else {
+        name: part(options.quick) for name, part in parts.items() if options.part in (None, name)
+    }  # fmt: skip
     right = table(result, sys.stderr if options.json == "-" else sys.stdout)
     if options.json:
         text = json.dumps(result, indent=1)

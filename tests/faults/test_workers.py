@@ -8,8 +8,10 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import signal
 import threading
 import time
 
@@ -127,6 +129,27 @@ def test_a_pool_that_is_broken_when_it_is_lent_is_replaced():
             lent.submit(os._exit, 9).result()
         with pytest.warns(RuntimeWarning, match="a worker process died"):
             assert of_statistics(run(reduce=REDUCE, executor=lent)) == of_statistics(run(reduce=REDUCE))
+
+
+def test_a_worker_killed_while_it_sends_its_result(tmp_path):
+    """The pool would wait for the other half for ever."""
+    plan, flag = blocks.cut(0, 12 * LEAF, LEAF), str(tmp_path / "half")
+    with pool("fork") as lent, pytest.warns(RuntimeWarning, match="a worker process died"):
+        found = blocks.run(sending_half, plan, (flag,), executor=lent, workers=2)
+    assert found == ([block.offset for block in plan], True)
+    assert os.path.exists(flag)
+
+
+def sending_half(block, flag):
+    if block.offset == 3 * LEAF and not os.path.exists(flag):
+        pathlib.Path(flag).touch()
+        multiprocessing.connection.Connection._send_bytes = half
+    return block.offset
+
+
+def half(pipe, message):
+    os.write(pipe.fileno(), len(message).to_bytes(4, "big") + bytes(message[: len(message) // 2]))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_samples_survive_a_worker(tmp_path):

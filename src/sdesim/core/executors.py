@@ -12,6 +12,7 @@ Elsewhere is another process, on this machine or on another one (a process pool,
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import pickle
 import queue
@@ -26,6 +27,7 @@ from ..errors import WorkerError
 TASK_SECONDS = 0.5  # of work in a task sent elsewhere
 HELD_JOBS = 4  # that a worker remembers
 LAST_REBUILD = 5  # without any result in between
+OVERDUE = 20  # tenths of a second that a pool has to notice that a process of it died
 
 
 def size_of(executor: Any) -> int | None:
@@ -81,7 +83,7 @@ class Threads:
                 ticket = self.home.get(timeout=0.1)
                 break
             except queue.Empty:
-                continue
+                self._nothing_came()
         future, batch = self.out[ticket]
         found = self._received(future, batch)
         self.results.update(found)
@@ -108,6 +110,9 @@ class Threads:
 
     def close(self, wait: bool) -> None:
         """Let go of what is our own."""
+
+    def _nothing_came(self) -> None:
+        """Look after the workers: nothing came home for a tenth of a second."""
 
     def _sent(self, future: Any, batch: list[int]) -> None:
         ticket = next(self.tickets)
@@ -140,6 +145,7 @@ class Elsewhere(Threads):
         self.alone = False  # whether what is out is a suspect
         self.broken: BaseException | None = None
         self.rebuilt, self.barren, self.fruitless = 0, 0, True
+        self.overdue = 0  # tenths of a second since the pool should have noticed a death
 
     @property
     def busy(self) -> bool:
@@ -181,9 +187,11 @@ class Elsewhere(Threads):
         self.carried += carry
         job = self.job if carry else None
         blocks = [self.blocks[number] for number in batch]
+        large = carry and _is_dask(self.executor)
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Sending large graph")  # Dask's, of a job that has to be large
+            with warnings.catch_warnings() if large else contextlib.nullcontext():
+                if large:
+                    warnings.filterwarnings("ignore", "Sending large graph")  # it has to travel, and does so once
                 future = self.executor.submit(_work, self.token, job, blocks, **self.options)
         except concurrent.futures.BrokenExecutor as error:
             (self.suspects if self.alone else self.pending).extendleft(reversed(batch))
@@ -223,6 +231,21 @@ class Elsewhere(Threads):
                 self.suspects.appendleft(number)
             else:
                 self.pending.appendleft(number)
+
+    def _nothing_came(self) -> None:
+        """Break a pool that cannot notice a death, so that its futures fail.
+
+        Where a process is killed while it sends a result, Python's pool waits for the rest of the result for ever, as
+        its other processes, and our own, could still be writing to the pipe.
+        """
+        processes = list((getattr(self.executor, "_processes", None) or {}).values())
+        dead = any(process.exitcode not in (None, 0) for process in processes)
+        self.overdue = self.overdue + 1 if dead else 0
+        if self.overdue == OVERDUE:
+            for process in processes:
+                process.kill()
+            with contextlib.suppress(AttributeError, OSError):
+                self.executor._result_queue._writer.close()
 
     def _poison(self, number: int) -> WorkerError:
         block = self.blocks[number]
