@@ -69,8 +69,10 @@ def test_every_scheme_compiles_without_spills(method, dtype, tmp_path):
     assert ".rn.f" in text
     assert "mul.f32" not in text  # which ptxas might contract
     assert "add.f32" not in text
-    if dtype == np.float32 and not model.uses_time:
-        assert ".f64" not in text  # the clock of processes that read it is float64, as on the CPU
+    if dtype == np.float32:
+        # the clock of processes that read it is float64, as on the CPU; nothing else becomes that
+        assert "cvt.f64.f32" not in text
+        assert model.uses_time or ".f64" not in text
 
 
 @needs_nvdisasm
