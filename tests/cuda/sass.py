@@ -85,6 +85,29 @@ def leaf_ptx(function):
         return compiler.compile(body, types.void(types.float32[::1]), cc=HOPPER, device=False, abi="numba")[0]
 
 
+def leaf_ptx_of(function, kind, count, *, contract=False):
+    """The PTX of a kernel that stores ``count`` results of a function: of words and keys, or where it is one of (x, t)."""
+    from numba.cuda import compiler, dispatcher
+
+    number = types.float32 if kind == "f32" else types.float64
+    lines = "\n".join(f"    out[{i}] = r{f'[{i}]' if count > 1 else ''}" for i in range(count))
+    given = "c0, c1, low, high, keys" if count > 1 else "x, t"
+    scope = {"function": function}
+    exec(f"def body(out, {given}):\n    r = function({given})\n{lines}\n", scope)
+    word = types.uint32
+    arguments = [word] * 4 + [types.UniTuple(word, 20)] if count > 1 else [number] * 2
+    asked, dispatcher.get_current_device = (
+        dispatcher.get_current_device,
+        lambda: SimpleNamespace(compute_capability=HOPPER),
+    )
+    try:
+        with backend.compiling(contract=contract):
+            signature = types.void(number[::1], *arguments)
+            return compiler.compile(scope["body"], signature, cc=HOPPER, device=False, abi="numba")[0]
+    finally:
+        dispatcher.get_current_device = asked
+
+
 def _kind(value):
     if isinstance(value, np.ndarray):
         return types.Array(_kind(value[(0,) * value.ndim] if value.size else value.dtype.type(0)), value.ndim, "C")

@@ -11,7 +11,7 @@ from zoo import CASES, OU
 import sdesim as sde
 from sdesim.core.blocks import Block
 from sdesim.core.elementary import sqrt32
-from sdesim.cuda import kernel, reductions, steps
+from sdesim.cuda import kernel, model, reductions
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 needs_nvdisasm = pytest.mark.skipif(tool("nvdisasm") is None, reason="no nvdisasm; pip install nvidia-cuda-nvdisasm")
@@ -69,8 +69,10 @@ def test_every_scheme_compiles_without_spills(method, dtype, tmp_path):
     assert ".rn.f" in text
     assert "mul.f32" not in text  # which ptxas might contract
     assert "add.f32" not in text
-    if dtype == np.float32 and not model.uses_time:
-        assert ".f64" not in text  # the clock of processes that read it is float64, as on the CPU
+    if dtype == np.float32:
+        # the clock of processes that read it is float64, as on the CPU; nothing else becomes that
+        assert "cvt.f64.f32" not in text
+        assert model.uses_time or ".f64" not in text
 
 
 @needs_nvdisasm
@@ -95,5 +97,5 @@ def test_reductions_and_first_passages_compile(tmp_path):
     takes = reductions.all_taken(parts, np.dtype(np.float32))
     passage = sde.FirstPassage(-1.0, 1.0).start(Block(5, 900, 0), 1, 3)
     takes.append(reductions.passed(passage, 1, True, (0.0, 0.1, 10)))
-    found = assembled(ptx(model_of(OU, watch=steps.Watch(0)), takes=takes), tmp_path)
+    found = assembled(ptx(model_of(OU, watch=model.Watch(0)), takes=takes), tmp_path)
     assert found.spills == 0

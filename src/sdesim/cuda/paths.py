@@ -17,8 +17,8 @@ from ..errors import DeviceError
 from ..integrate.schemes import SCHEMES, Scheme
 from . import backend
 from .kernel import kernel
+from .model import Model
 from .reductions import Taken
-from .steps import Model
 
 MOST_COMPONENTS = 16  # of a tuple, in registers
 LONGEST = 2**30  # steps between two stops, so that blocks of steps are counted in 32 bits
