@@ -15,6 +15,7 @@ from scipy import special
 
 import sdesim as sde
 from sdesim.core import cache, compile
+from sdesim.core.plain_functions import PLAIN
 from sdesim.errors import CompileError
 
 LANES = compile.LANES
@@ -435,3 +436,12 @@ def test_two_lambdas_of_one_line_are_two_formulas():
     a, b = (lambda x, t: 0.5 * x), (lambda x, t: 1.0 * x)
     assert end(sde.ito(a, lambda x, t: 0.0)) == pytest.approx(1.25**2)
     assert end(sde.ito(b, lambda x, t: 0.0)) == pytest.approx(1.5**2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_functions_that_stand_in_for_numpys_on_a_gpu(name, dtype):
+    for x in (0.3, 0.75) if name in ("arctanh", "arcsin", "arccos") else (1.25, 2.5, 7.0):
+        value, expected = PLAIN[name](dtype(x)), getattr(np, name)(dtype(x))
+        assert value == pytest.approx(expected, rel=4 * float(np.finfo(dtype).eps))
+    assert all(s.return_type == s.args[0] for s in PLAIN[name].nopython_signatures)

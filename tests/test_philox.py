@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 import pytest
+from numba import types
 
-from sdesim.core import philox, stream
+from sdesim.core import normals, philox, stream
 
 KNOWN = json.loads((pathlib.Path(__file__).parent / "data" / "philox4x32_10.json").read_text())
 
@@ -48,3 +49,29 @@ def test_paths_beyond_32_bits_are_other_paths():
     assert near[0, 0, 0] != far[0, 0, 0]
     run = stream.normals(1, stream.WIENER, 8, first_path=2**32 - 3)
     assert np.array_equal(run[5:6], stream.normals(1, stream.WIENER, 1, first_path=2**32 + 2))
+
+
+@pytest.mark.parametrize("case", KNOWN["vectors"], ids=["zeros", "ones", "pi"])
+def test_known_answers_word_by_word(case):
+    """The form for one path at a time, whose words are uint32 throughout: as uint64 they would not wrap."""
+    counter, key, answer = ([int(w, 16) for w in case[k]] for k in ("counter", "key", "words"))
+    keys = philox.round_keys(key[0] | key[1] << 32)
+    assert [int(w) for w in philox.philox32(*np.array(counter, np.uint32), keys)] == answer
+    assert set(philox.philox32.nopython_signatures[0].return_type) == {types.uint32}
+    assert [int(w) for w in philox.philox32(*np.array(counter, np.uint32), keys[::-1])] != answer
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"), [(np.float32, normals.path_normals32), (np.float64, normals.path_normals64)]
+)
+def test_the_normals_of_one_path_are_those_of_its_tile(dtype, words):
+    seed, path, step = 2**40 + 3, 2**33 + 77, 4
+    draws = normals.DRAWS[np.dtype(dtype)]
+    tile = stream.normals(seed, stream.SPACE_TIME, 1, 3, (step + 1) * draws, first_path=path, dtype=dtype)[0, 2]
+    counter = (
+        np.uint32(step),
+        np.uint32(stream.SPACE_TIME << 24 | 2),
+        np.uint32(path & 0xFFFFFFFF),
+        np.uint32(path >> 32),
+    )
+    assert words(*counter, philox.round_keys(seed)) == tuple(tile[step * draws :])

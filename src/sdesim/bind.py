@@ -329,7 +329,7 @@ def device_model(
 
     Where the CPU compiles process and scheme together (``fused``) constants are computed in the state's dtype.
     """
-    from .cuda.steps import Coefficient, Model
+    from .cuda.model import Coefficient, Model
 
     layout, vector = compile.flatten(type(process).__name__, process.fields())
     with np.errstate(over="ignore"):

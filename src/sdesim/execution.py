@@ -280,6 +280,7 @@ def _step_device(run: Run, task: _Task) -> tuple[int, int]:
         run.model, task.x0, block.first, block.size, t0=run.t0, dt=run.dt, n_steps=run.n_steps, seed=run.seed,
         records=run.records, landings=run.landings, save=task.saved is not None or bool(feed),
         takes=taken, levels=(0.0, 0.0, False) if spec is None else (spec.lower, spec.upper, spec.bridge),
+        keep=not run.reduce or run.out is not None,
     )  # fmt: skip
     if states.saved is not None:
         if task.saved is not None:
@@ -287,7 +288,8 @@ def _step_device(run: Run, task: _Task) -> tuple[int, int]:
         for give in feed:
             for index in range(len(run.records)):
                 give(index, states.saved[:, index])
-    task.final[...] = states.final
+    if states.final is not None:
+        task.final[...] = states.final
     return states.n_bad, states.first_bad
 
 

@@ -114,7 +114,7 @@ class Run:
     @property
     def watching(self) -> Any:
         """It, as the CUDA engine looks for it."""
-        from .cuda.steps import Watch
+        from .cuda.model import Watch
 
         if self.passage is None:
             return None

@@ -33,6 +33,8 @@ def tool(name):
 
 def missing():
     """Why kernels cannot be compiled here, or nothing where they can."""
+    if os.environ.get("SDESIM_TEST_CUDA") == "off":
+        return "SDESIM_TEST_CUDA=off"
     problem = backend._package_problem()
     if problem or backend.simulated or backend.cuda is None:
         return problem or "kernels are simulated"
@@ -53,7 +55,7 @@ def ptx(model, *, contract=None, takes=()):
     number = types.float32 if model.dtype == np.float32 else types.float64
     kinds = {"q": types.UniTuple(number, max(1, len(model.values))), "keys": types.UniTuple(types.uint32, 20)}
     kinds |= dict.fromkeys(("t0", "dt", "lower", "upper"), types.float64)
-    kinds |= {"bridge": types.boolean, "seed": types.uint64}
+    kinds |= {"bridge": types.int64, "seed": types.uint64}
     signature = types.void(
         number[:, ::1], number[:, ::1], types.int64, types.int64, types.int64, types.uint64,
         *[kinds.get(name, number) for name in made.arguments],

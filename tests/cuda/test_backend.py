@@ -98,3 +98,14 @@ def test_the_simulator_is_recognised():
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["True", "simulator"]
+
+
+def test_what_the_devices_compiler_refuses_is_told_apart(monkeypatch):
+    from numba.core.errors import TypingError
+
+    monkeypatch.setattr(backend, "simulated", False)
+    assert backend.is_refusal(TypingError("no such function"))
+    assert backend.is_refusal(KeyError("<ufunc 'cbrt'>"))
+    assert not backend.is_refusal(ValueError("x"))
+    assert backend.first_line(RuntimeError("\n  why\nwhere")) == "why"
+    assert backend.first_line(RuntimeError()) == "RuntimeError"

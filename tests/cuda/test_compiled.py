@@ -11,7 +11,7 @@ from zoo import CASES, OU
 import sdesim as sde
 from sdesim.core.blocks import Block
 from sdesim.core.elementary import sqrt32
-from sdesim.cuda import kernel, reductions, steps
+from sdesim.cuda import kernel, model, reductions
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 needs_nvdisasm = pytest.mark.skipif(tool("nvdisasm") is None, reason="no nvdisasm; pip install nvidia-cuda-nvdisasm")
@@ -95,5 +95,5 @@ def test_reductions_and_first_passages_compile(tmp_path):
     takes = reductions.all_taken(parts, np.dtype(np.float32))
     passage = sde.FirstPassage(-1.0, 1.0).start(Block(5, 900, 0), 1, 3)
     takes.append(reductions.passed(passage, 1, True, (0.0, 0.1, 10)))
-    found = assembled(ptx(model_of(OU, watch=steps.Watch(0)), takes=takes), tmp_path)
+    found = assembled(ptx(model_of(OU, watch=model.Watch(0)), takes=takes), tmp_path)
     assert found.spills == 0

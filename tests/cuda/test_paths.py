@@ -108,6 +108,7 @@ def test_components_of_an_element_wise_process_have_their_own_noise():
 
 
 @pytest.mark.cudasim
+@pytest.mark.slow
 def test_array_parameters():
     process = sde.ito(lambda x, t, a: -a[0] * x + a[1] * a[2] * x * x, lambda x, t: 0.3, a=np.array([0.4, 0.3, -0.2]))
     cpu, device = both(process, 0.5)
@@ -138,6 +139,7 @@ def test_a_block_fits_into_the_free_memory(monkeypatch):
 
 
 @pytest.mark.cudasim
+@pytest.mark.slow
 def test_paths_that_become_infinite_are_named_or_frozen():
     explosive = sde.ito(lambda x, t: x * x * x, lambda x, t: 0.1)
     run = {"n_steps": 20, "n_paths": 6, "seed": 1, "dtype": np.float32}
@@ -155,6 +157,7 @@ def test_paths_that_become_infinite_are_named_or_frozen():
 
 
 @pytest.mark.cudasim
+@pytest.mark.slow
 def test_fast_mode_draws_from_the_same_stream():
     """Where kernels are simulated its normals are the polynomials; on a device they are near them."""
     cpu = sde.simulate(OU, 0.5, (0.0, 1.0), n_steps=8, n_paths=8, seed=2, dtype=np.float32)
@@ -171,7 +174,7 @@ REFUSED = {
     "levy": (GENERAL, [0.0, 0.0], {"method": "milstein_levy"}, "has no form"),
     "adaptive": (OU, 0.0, {"method": "adaptive_sri", "n_steps": None}, "has no form"),
     "tiles": (sde.Langevin(MIXTURE), 0.0, {}, "drift is written on tiles of 256 paths"),
-    "batch": (sde.Langevin(lambda x, t: -x), np.zeros((12, 2)), {"n_paths": None}, "whole-array steps"),
+    "batch": (sde.Langevin(lambda x, t: -x), 0.0, {}, "whole-array steps"),
     "walls": (OU, 0.0, {"boundary": sde.Walls(-1.0, 1.0, "reflecting")}, "boundary= acts between steps on the CPU"),
     "increments": (OU, 0.0, {"increments": np.zeros((12, 37))}, "increments= are taken on the CPU"),
     "freeze": (OU, [0.0, 0.0], {"on_nonfinite": "freeze"}, "on_nonfinite='freeze' needs all components"),

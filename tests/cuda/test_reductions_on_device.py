@@ -39,7 +39,8 @@ def test_histograms_and_moments_of_a_part_of_a_leaf():
 
 
 @pytest.mark.cudasim
-def test_a_histogram_of_doubles_is_not_that_of_other_paths(monkeypatch):
+@pytest.mark.slow
+def test_counts_and_moments_of_other_paths_are_others():
     """Counts agree for the right paths only, and moments show a path that is left out."""
     (cpu, device), (m_cpu, m_device) = both(OU, 0.5, lambda: [sde.Histogram(-1.0, 1.5, 13), sde.Moments()])
     other = both(OU, 0.5, lambda: [sde.Histogram(-1.0, 1.5, 13), sde.Moments()], first_path=301)

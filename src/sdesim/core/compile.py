@@ -93,7 +93,8 @@ def view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str
             parts.append(text)
         else:
             size = math.prod(spec)
-            parts.append(f"q[{offset}:{offset + size}].reshape({tuple(spec)!r})")
+            shaped = "" if len(spec) == 1 else f".reshape({tuple(spec)!r})"
+            parts.append(f"q[{offset}:{offset + size}]{shaped}")
             offset += size
     return f"{label}({', '.join(parts)})", offset
 

@@ -26,7 +26,20 @@ def absolute(x):
 @_plain
 def sign(x):
     """−1, 0 or 1; nan stays nan."""
-    return x / abs(x) if x != x - x and x == x else x
+    zero, one = type(x)(0.0), type(x)(1.0)
+    return one if x > zero else (-one if x < zero else x)
+
+
+@_plain
+def floor(x):
+    """The largest whole number <= x, in the dtype of x."""
+    return type(x)(math.floor(x))
+
+
+@_plain
+def ceil(x):
+    """The smallest whole number >= x, in the dtype of x."""
+    return type(x)(math.ceil(x))
 
 
 def _of_math(name: str) -> Any:
@@ -39,8 +52,9 @@ def _of_math(name: str) -> Any:
     return plain
 
 
-_SAME = "sqrt expm1 log1p log2 log10 floor ceil tan sinh cosh"
+_SAME = "sqrt expm1 log1p log2 log10 tan sinh cosh"
 _UNARY = {name: name for name in _SAME.split()}
 _UNARY |= {f"arc{name}": f"a{name}" for name in ("tan", "sin", "cos", "sinh", "cosh", "tanh")}
 PLAIN = {name: _of_math(own) for name, own in _UNARY.items()}
 PLAIN |= {"square": square, "abs": absolute, "absolute": absolute, "fabs": absolute, "sign": sign}
+PLAIN |= {"floor": floor, "ceil": ceil}

@@ -62,7 +62,7 @@ def _probe() -> tuple[bool, str]:
         major, minor = device.compute_capability
         return True, f"{name}, compute capability {major}.{minor}, driver for CUDA {found[0]}.{found[1]}"
     except Exception as error:  # of a driver in some broken state, anything
-        return False, f"the CUDA driver does not answer ({type(error).__name__}: {_line(error)}); try nvidia-smi"
+        return False, f"the CUDA driver does not answer ({type(error).__name__}: {first_line(error)}); try nvidia-smi"
 
 
 def _package_problem() -> str:
@@ -92,8 +92,9 @@ def _old_driver(found: tuple[int, ...]) -> str:
     )
 
 
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def require() -> None:
@@ -172,6 +173,12 @@ def _compiler(contract: bool) -> Any:
             return [pipeline]
 
     return Compiler
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is the compiler's, which meets a NumPy function that it does not know with a KeyError."""
+    named = {kind.__name__ for kind in type(error).__mro__}
+    return not simulated and bool(named & {"NumbaError", "KeyError", "NotImplementedError", "NvvmError", "nvvmError"})
 
 
 def plain(array: Any) -> Any:

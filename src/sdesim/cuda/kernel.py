@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import cache
+from ..errors import CompileError
 from ..integrate.step_text import indented
 from . import backend
+from .model import Model
 from .reductions import Taken
-from .steps import Model, Text
+from .steps import Text
 
 REGISTERS = 64
 
@@ -71,8 +73,16 @@ class Kernel:
 
     def __call__(self, blocks: int, *arguments: Any) -> None:
         """Launch it, compiled at its first call."""
-        with backend.compiling(contract=self.contract):
-            self.module.run[blocks, backend.THREADS](*arguments)
+        try:
+            with backend.compiling(contract=self.contract):
+                self.module.run[blocks, backend.THREADS](*arguments)
+        except Exception as error:
+            if not backend.is_refusal(error):
+                raise
+            raise CompileError(
+                "a formula compiles for the CPU, and not for the GPU: numba-cuda knows fewer functions; it says: "
+                f"{backend.first_line(error)}; use device='cpu'"
+            ) from error
         if backend.simulated:
             cache.keep(self.module)  # the functions, compiled for the CPU
 

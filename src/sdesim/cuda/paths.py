@@ -17,8 +17,8 @@ from ..errors import DeviceError
 from ..integrate.schemes import SCHEMES, Scheme
 from . import backend
 from .kernel import kernel
+from .model import Model
 from .reductions import Taken
-from .steps import Model
 
 MOST_COMPONENTS = 16  # of a tuple, in registers
 LONGEST = 2**30  # steps between two stops, so that blocks of steps are counted in 32 bits
@@ -88,7 +88,7 @@ def _lands(step: int, landings: np.ndarray) -> bool:
 class States:
     """What a block of paths leaves: the final states (n, d), the recorded ones (n, times, d), and the bad paths."""
 
-    final: np.ndarray
+    final: np.ndarray | None
     saved: np.ndarray | None
     n_bad: int
     first_bad: int
@@ -97,12 +97,12 @@ class States:
 def run(
     model: Model, x0: np.ndarray, first_path: int, n: int, *, t0: float, dt: float, n_steps: int, seed: int,
     records: np.ndarray, landings: np.ndarray, save: bool, takes: Sequence[Taken] = (),
-    levels: tuple[float, float, bool] = (0.0, 0.0, False),
+    levels: tuple[float, float, bool] = (0.0, 0.0, False), keep: bool = True,
 ) -> States:  # fmt: skip
     """Run the paths first_path, …, first_path + n − 1 from the rows of x0 (one row: the same for all).
 
     The results of ``takes`` are written to their arrays, which are copied to the device as they stand. ``levels`` are
-    those of a first passage, and whether it is looked for between the ends of a step.
+    those of a first passage, and whether it is looked for between the ends of a step. ``keep`` asks for final states.
     """
     code = kernel(model, takes)
     cuda, dtype = backend.cuda, model.dtype
@@ -116,7 +116,7 @@ def run(
         values = {
             "q": _values(model, cuda), "keys": round_keys(seed), "h": dtype.type(dt), "root": dtype.type(math.sqrt(dt)),
             "root3": dtype.type(math.sqrt(3.0 * dt)), "twelfth": dtype.type(math.sqrt(dt / 12.0)), "t0": t0, "dt": dt,
-            "lower": levels[0], "upper": levels[1], "bridge": levels[2], "seed": np.uint64(seed),
+            "lower": levels[0], "upper": levels[1], "bridge": int(levels[2]), "seed": np.uint64(seed),
         }  # fmt: skip
         plan = cuda.to_device(segments(records, landings, n_steps, model.scheme))
         behind = {
@@ -134,7 +134,7 @@ def run(
         for one in takes:
             for name, result in one.results.items():
                 result[...] = behind[name].copy_to_host()
-        final = np.ascontiguousarray(x.copy_to_host()[:, rows].T)
+        final = np.ascontiguousarray(x.copy_to_host()[:, rows].T) if keep else None
         kept = np.ascontiguousarray(saved.copy_to_host()[:, :, rows].transpose(2, 0, 1)) if save else None
     return States(final, kept, n_bad, first_bad if n_bad else -1)
 

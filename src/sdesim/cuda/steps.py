@@ -5,95 +5,20 @@ functions that the CPU engines run; what is written here is the order in which a
 operations is the tile engine's (``integrate.tiles``, ``integrate.noise``), and so are the bits.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..core import bits, normals, stream
-from ..core.compile import Layout, view_source
+from ..core.compile import view_source
 from ..core.philox import philox32
 from ..integrate.crossing import spot_of
 from ..integrate.reductions.first_passage import passage
-from ..integrate.schemes import Scheme
 from ..integrate.step_text import indented, nested
 from ..integrate.tiles import stages
+from .model import Model
 
 UNROLLED = 4  # stages' evaluations, times components, up to which a block of steps is written out
-
-
-@dataclass(frozen=True)
-class Coefficient:
-    """A coefficient as compiled scalar code, or as constants.
-
-    ``entries`` says what the function returns: "number", "tuple" or "rows". Without a function the coefficient reads
-    neither state nor time, and ``constants`` has a value for each component (and Wiener process).
-    """
-
-    name: str
-    entries: str
-    function: Any = None
-    uses_time: bool = False
-    constants: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Watch:
-    """A first passage that is looked for after every step.
-
-    Of ``component`` out of levels, with the Brownian bridge between the ends of the step; or, where ``inside`` is
-    given, of the state out of a set.
-    """
-
-    component: int
-    inside: Any = None
-
-
-@dataclass(frozen=True)
-class Model:
-    """A process and a scheme, as the device sees them.
-
-    ``coefficients`` follow ``tiles.coefficients(scheme, general)``. ``scalar`` formulas take a number, and a thread
-    takes one component after the other; others take a tuple of d. ``parameters`` are those of the process.
-    """
-
-    scheme: Scheme
-    dtype: np.dtype
-    d: int
-    m: int
-    scalar: bool
-    general: bool
-    coefficients: tuple[Coefficient, ...]
-    layout: Layout
-    parameters: np.ndarray
-    freeze: bool = False
-    fast: bool = False
-    watch: Watch | None = None  # the last coefficient is then the diffusion, as watchers see it
-
-    @property
-    def uses_time(self) -> bool:
-        """Whether a coefficient reads the time."""
-        return any(coefficient.uses_time for coefficient in self.coefficients)
-
-    @property
-    def width(self) -> int:
-        """Components that a thread has in registers at a time."""
-        return 1 if self.scalar else self.d
-
-    @property
-    def wieners(self) -> int:
-        """Wiener processes that these components are driven by."""
-        return 1 if self.scalar else self.m
-
-    @property
-    def values(self) -> np.ndarray:
-        """Parameters and constants, as the text reads them from ``q``."""
-        constants = [value for c in self.coefficients for value in self.constants_of(c)]
-        return np.concatenate([self.parameters, np.array(constants, self.dtype)]).astype(self.dtype)
-
-    def constants_of(self, coefficient: Coefficient) -> tuple[float, ...]:
-        """The constants of one coefficient in a thread: those of all components are one where a formula is scalar."""
-        return coefficient.constants[:1] if self.scalar else coefficient.constants
 
 
 class Text:
@@ -218,8 +143,9 @@ class Text:
         for value in g[j]:
             lines += [f"noise = np.float64({value})", "variance += noise * noise * dt"]
         lines += [
-            f"label, fraction = _passage(np.float64(v{j}), np.float64({point[j]}), variance, lower, upper, bridge,",
-            f"                           _spot_of(s, np.int64({watch.component}), path, seed), stack)",
+            f"spot = _spot_of(s, np.int64({watch.component}), path, seed)",
+            f"before, behind = np.float64(v{j}), np.float64({point[j]})",
+            "label, fraction = _passage(before, behind, variance, lower, upper, bridge != 0, spot, stack)",
             "when = s",
         ]
         mine = f" and component == U32({watch.component})" if model.scalar else ""
