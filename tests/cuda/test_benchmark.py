@@ -12,7 +12,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.cudasim
-@pytest.mark.slow
 def test_the_benchmark_runs_dry(tmp_path):
     path = tmp_path / "gpu.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--dry", "--json", str(path)]

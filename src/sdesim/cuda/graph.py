@@ -4,6 +4,7 @@ A launch from Python costs several microseconds, and a step of a sampler is a do
 many times the work of the device. Recorded, a step is one call.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +28,8 @@ def new_stream() -> Any:
 def record(launches: Callable[[], None], stream: Any) -> Callable[[], None] | None:
     """A function that repeats what ``launches`` puts on the stream, which is recorded, not run.
 
-    None where recording is not to be had: in the simulator, without cuda-bindings, or where something in the launches
-    cannot be recorded. All kernels must have run before: compiling one while recording would be an error.
+    None where recording is not to be had: in the simulator, without cuda-bindings, or, with a warning, where something
+    in the launches cannot be recorded. All kernels must have run before: compiling one while recording is an error.
     """
     driver = _driver()
     if driver is None:
@@ -43,7 +44,11 @@ def record(launches: Callable[[], None], stream: Any) -> Callable[[], None] | No
             graph = _asked(driver.cuStreamEndCapture(place))
         executable = _asked(driver.cuGraphInstantiate(graph, 0))
         _asked(driver.cuGraphDestroy(graph))
-    except Exception:
+    except Exception as error:
+        warnings.warn(
+            f"the steps could not be recorded as a CUDA graph and are launched one by one, which is slower for small "
+            f"batches ({type(error).__name__}: {error})", RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
         return None
 
     def replay() -> None:

@@ -52,12 +52,11 @@ class Network:
 
 def sample(
     network: Network, program: Program, out: np.ndarray, *, first_path: int, seed: int, precision: str, batch: int,
-    product: Any = None, tick: Callable[[int], Any] = lambda rows: None,
+    tick: Callable[[int], Any] = lambda rows: None,
 ) -> tuple[int, int]:  # fmt: skip
     """Run a program for every row of ``out`` (n, dim), in batches; (rows that are ready, first bad step or −1).
 
-    ``product`` stands in for the matrix product; ``tick(rows)`` hears of every step of so many rows. Ctrl-C ends the
-    run with the batches that were finished.
+    ``tick(rows)`` hears of every step of so many rows. Ctrl-C ends the run with the batches that were finished.
     """
     form = formats.of(precision)
     n, done = len(out), 0
@@ -67,7 +66,7 @@ def sample(
         size = _gigabytes(network, program, form, batch)
         with backend.explained(f"a batch of {batch} rows takes {size}; give a smaller batch="):
             resident = Resident(network, program, form)
-            multiply = products.of(form) if product is None else product
+            multiply = products.of(form)
             while done < n:
                 rows = min(batch, n - done)
                 if runner is None or runner.rows != rows:

@@ -147,8 +147,6 @@ def move(
                     if of_draw[r] != 0.0:
                         z = normal(keys, start, i, j, purpose[r], block[r], lane[r])
                         change = mad(of_draw[r], z, change)
-                        if last and keeps:
-                            left = mad(keep[k, noise_at + r], z, left)
                 if keeps and c_kept != 0.0:
                     change = mad(c_kept, kept[i, j], change)
                 y = changed(before, c_state, change)

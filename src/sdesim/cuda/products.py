@@ -83,8 +83,7 @@ class Cublas:
         self.handle = ctypes.c_void_p()
         self._check(self.library.cublasCreate_v2(ctypes.byref(self.handle)), "cublasCreate")
         # memory of our own, so that no call of cuBLAS allocates while a graph is recorded
-        with backend.explained("give a smaller batch"):
-            self.workspace = _room()
+        self.workspace = _room()
         self.one, self.zero = ctypes.c_float(1.0), ctypes.c_float(0.0)
         self.stream: int | None = None
 

@@ -25,8 +25,8 @@ class Program:
     points : (steps, 1 + S, 4 + S + R) float32
         Row s gives the point after s evaluations, y = x + Σ coefficients: where the network is evaluated next, and for
         the last one the next state. The column of x holds its coefficient less 1: small steps keep their digits.
-    kept : (steps, 4 + S + R) float32, or None
-        What a step keeps for the next one, a sum of the same arrays (multistep methods).
+    kept : (steps, 4 + S) float32, or None
+        What a step keeps for the next one, a sum of x and its outputs (multistep methods).
     inputs : (steps, 1 + S, 3) float32
         (C, α, β) of the evaluation that follows a point: the network sees C (y − α m − β).
     levels : (steps, S) float64

@@ -145,7 +145,7 @@ def _tables(steps: list[dict[str, Any]], times: np.ndarray, lanes: int) -> Progr
     n_draws = max(len(step["draws"]) for step in steps)
     width = FIRST + most + n_draws
     points = np.zeros((len(steps), 1 + most, width))
-    kept = np.zeros((len(steps), width))
+    kept = np.zeros((len(steps), FIRST + most))
     inputs = np.zeros((len(steps), 1 + most, 3))
     levels = np.zeros((len(steps), most))
     draws = np.zeros((len(steps), n_draws, 3), np.int64)
@@ -166,7 +166,7 @@ def _tables(steps: list[dict[str, Any]], times: np.ndarray, lanes: int) -> Progr
         for r, (purpose, k) in enumerate(step["draws"]):
             draws[number, r] = (purpose, *divmod(k, lanes))
         if number and step["before"].any():
-            _keep(steps[number - 1], step["before"], kept[number - 1], most)
+            _keep(steps[number - 1], step["before"], kept[number - 1])
             points[number, count, KEPT] = 1.0
     counts = np.array([len(step["calls"]) for step in steps])
     return Program(
@@ -181,9 +181,10 @@ def _is_state(step: dict[str, Any]) -> bool:
     return bool(row[step["columns"][0]] == 1.0 and np.count_nonzero(row) == 1 and step["constants"][0] == 0.0)
 
 
-def _keep(step: dict[str, Any], wanted: np.ndarray, row: np.ndarray, most: int) -> None:
+def _keep(step: dict[str, Any], wanted: np.ndarray, row: np.ndarray) -> None:
     """The coefficients, in a step's own unknowns, of what the next step takes from it."""
-    state, *others = step["columns"]
     count = len(step["calls"])
-    slots = [*range(FIRST, FIRST + count), *range(FIRST + most, FIRST + most + len(step["draws"]))]
-    row[STATE], row[slots] = wanted[state], wanted[others]
+    state, outputs, noises = step["columns"][0], step["columns"][1 : 1 + count], step["columns"][1 + count :]
+    if wanted[noises].any():
+        raise ValueError("device='cuda' cannot run this method: a step takes noise of the one before")
+    row[STATE], row[FIRST : FIRST + count] = wanted[state], wanted[outputs]
