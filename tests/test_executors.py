@@ -359,6 +359,26 @@ def test_trainings_in_processes_give_the_bits_of_trainings_here():
 # ---- Dask
 
 
+class AsDask(Cluster):
+    """Takes the option of Dask, to which two tasks of the same arguments are one unless they are not pure."""
+
+    def submit(self, *arguments, pure=True):
+        assert not pure
+        return super().submit(*arguments)
+
+    def ncores(self):
+        return {"tcp://one": 2, "tcp://two": 1}
+
+
+AsDask.__module__ = "distributed.client"
+
+
+def test_a_task_sent_to_dask_again_is_not_the_old_one():
+    cluster, plan = AsDask(None), blocks.cut(0, 30 * LEAF, LEAF)
+    assert blocks.check_executor(cluster, None) == 3
+    assert blocks.run(offset, plan, (), executor=cluster) == (offsets(plan), True)
+
+
 @pytest.fixture(scope="module")
 def dask():
     """A scheduler and two workers, which are processes."""
