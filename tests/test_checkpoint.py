@@ -298,6 +298,37 @@ def test_a_function_is_told_by_the_globals_that_it_reads(monkeypatch):
     assert identity.settings(f=reads_a_global) != before
 
 
+def test_a_process_of_ones_own_is_told_by_its_methods():
+    def written(rate):
+        @dataclasses.dataclass(frozen=True, eq=False)
+        class Mine(sde.Process):
+            theta: float = 1.0
+
+            def drift(self, x, t):
+                return -rate * self.theta * x
+
+            def diffusion(self, x, t):
+                return 1.0
+
+        return Mine
+
+    class Score:
+        def __call__(self, x, t):
+            return -x
+
+    class Other(Score):
+        def __call__(self, x, t):
+            return -2 * x
+
+    Other.__qualname__ = Score.__qualname__
+    first, second = written(1.0), written(2.0)
+    assert identity.settings(process=first()) == identity.settings(process=written(1.0)())
+    assert identity.settings(process=first()) != identity.settings(process=second())
+    assert identity.settings(process=first(2.0))["process.theta"] == 2.0
+    assert identity.settings(score=Score()) == identity.settings(score=Score())
+    assert identity.settings(score=Score()) != identity.settings(score=Other())
+
+
 def test_equal_values_made_twice_have_equal_settings():
     for make in (lambda: scaled(1.5), lambda: Owner(np.arange(3)), lambda: sde.Langevin(sde.targets.Gaussian(0.0, 1.0)),
                  lambda: sde.marginal_score(sde.EDM(), sde.targets.Gaussian(0.0, 1.0))):  # fmt: skip

@@ -140,6 +140,7 @@ WRONG = [
     ("save = 4", "reduce = [{lower = 0.0}]", "needs one of class, function and reference, got none"),
     ("save = 4", 'reduce = [{class = "os.system", command = "x"}]', "knows no class 'os.system'"),
     ('class = "OrnsteinUhlenbeck"', "function = \"__import__('os')\"", 'is not of the form "module:function"'),
+    ('class = "OrnsteinUhlenbeck"', 'function = "os:system(1)"', 'is not of the form "module:function"'),
     ('class = "OrnsteinUhlenbeck"', 'function = "no_such_module:f"', "cannot be imported: No module named"),
     ('class = "OrnsteinUhlenbeck"', 'class = "Moments"', "[process]"),
     ("[process]", "[process", "is no TOML"),

@@ -97,9 +97,11 @@ RUNS = {
     "tr_bdf2": lambda f, c: density(OU, 1.0, LINE, c, method="tr_bdf2"),
     "magnus, two grids": lambda f, c: density(TURNING, 1.0, LINE, c, richardson=True),
     "splitting": lambda f, c: density(PLANE, (1.0, 0.0), SQUARE, c, rtol=1e-6),
+    "splitting, two grids": lambda f, c: density(PLANE, (1.0, 0.0), SQUARE, c, rtol=1e-4, richardson=True),
     "mixed derivatives": lambda f, c: density(OBLIQUE, (1.0, 0.0), SQUARE, c, rtol=1e-6, boundary="absorbing"),
     "fit_score": lambda f, c: training(sde.fit_score(
-        sde.ScoreMLP(2, (8,)), DATA, process=VP, validation=0.1, validate_every=20, checkpoint=c, **TRAINING)),
+        sde.ScoreMLP(2, (8,)), DATA, process=VP, validation=0.1, validate_every=10, learning_rate=0.05, ema=0.5,
+        checkpoint=c, **TRAINING)),
     "fit_energy": lambda f, c: training(sde.fit_energy(sde.EnergyMLP(2, (8,)), DATA, checkpoint=c, **TRAINING)),
     "fit_vae": lambda f, c: training(sde.fit_vae(sde.VAE(2, 1, (8,)), DATA, checkpoint=c, **TRAINING)),
     "sample": lambda f, c: samples(c, n_steps=10),

@@ -24,8 +24,9 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{SRC}", "OPENBLAS_NUM_THREADS": "1"
 SEED = 20261129
 ORDEALS = [
     "one stage, reductions", "one stage, walls", "multi-stage", "adaptive", "batch engine", "weak bits", "mala",
-    "baoab", "file", "file and reductions", "tr_bdf2", "magnus, two grids", "splitting", "mixed derivatives",
-    "fit_score", "fit_energy", "fit_vae", "sample", "probability flow", "expect",
+    "baoab", "file", "file and reductions", "tr_bdf2", "magnus, two grids", "splitting",
+    "splitting, two grids", "mixed derivatives", "fit_score", "fit_energy", "fit_vae", "sample", "probability flow",
+    "expect",
 ]  # fmt: skip
 
 # ---- F1, F2, F3: three lives that end by kill -9, one by SIGTERM, one by Ctrl-C, and one to the end
@@ -288,6 +289,32 @@ def test_rows_of_a_file_that_were_changed_are_simulated_again(tmp_path, monkeypa
         found = run(kept, out=out)
     assert np.array_equal(found.x, run(None).x)
     assert np.array_equal(np.load(out), found.x)
+
+
+def test_an_output_belongs_to_its_run_before_its_first_checkpoint(tmp_path, monkeypatch):
+    """A run that is killed in its first seconds goes on, too."""
+
+    def die(self, results):
+        raise SystemExit
+
+    kept, out = tmp_path / "c.npz", tmp_path / "x.npy"
+    with monkeypatch.context() as patch:
+        patch.setattr("sdesim.keeping.Kept.keep", die)
+        with pytest.raises(SystemExit):
+            run(kept, out=out)
+    assert (tmp_path / "x.npy.partial").exists()
+    assert np.array_equal(run(kept, out=out).x, run(None).x)
+
+
+def test_a_complete_output_outlives_its_last_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(execution, "block_size", lambda run, workers: 256)
+    kept, out = tmp_path / "c.npz", tmp_path / "x.npy"
+    whole = np.array(run(kept, out=out).x)
+    kept.write_bytes(b"rubbish")
+    with pytest.warns(RuntimeWarning, match="goes on from the one before it"):
+        assert np.array_equal(run(kept, out=out).x, whole)
+    assert np.array_equal(np.load(out), whole)
 
 
 # ---- F23: two runs at once

@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import hashlib
 import pickle
+import sys
+import sysconfig
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -63,13 +65,37 @@ def _parts(value: Any) -> dict[str, Any] | None:
     if isinstance(value, Mapping):
         return dict(value) if all(isinstance(key, str) for key in value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {**fields, **_methods(type(value))}
     if isinstance(value, (tuple, list)):
         return {str(i): item for i, item in enumerate(value)}
     if _is_ours(value) and hasattr(value, "__dict__") and not callable(value):
         # what is marked as private in a class of the library is derived from the rest
         return {key: item for key, item in vars(value).items() if not key.startswith("_")}
     return None
+
+
+def _methods(kind: type) -> dict[str, Any]:
+    """The methods that a user has written for a class of his own: they decide as much as its numbers do."""
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if _is_installed(base):
+            continue
+        for name, value in vars(base).items():
+            function = next((f for at in ("fget", "func", "__func__") if (f := getattr(value, at, None))), value)
+            if isinstance(function, types.FunctionType) and (name == "__call__" or not name.startswith("__")):
+                found.setdefault(f"{name}()", function)
+    return found
+
+
+def _is_installed(kind: type) -> bool:
+    """Whether a class is of this library, of Python or of an installed package, whose versions tell what it does."""
+    name = kind.__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if name.partition(".")[0] == __package__.partition(".")[0] or name == "builtins":
+        return True
+    folders = (sysconfig.get_path(part) for part in ("stdlib", "purelib", "platlib"))
+    return name != "__main__" and (file is None or any(file.startswith(folder) for folder in folders))
 
 
 def _digest_of(value: Any) -> str:
@@ -136,7 +162,7 @@ def _feed_parts(h: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
     elif _is_ours(value) and hasattr(value, "__dict__"):
         _feed(h, {key: item for key, item in vars(value).items() if not key.startswith("_")}, seen)
     elif hasattr(value, "__dict__") and type(value).__reduce_ex__ is object.__reduce_ex__:
-        _feed(h, vars(value), seen)
+        _feed(h, {**vars(value), **_methods(type(value))}, seen)
     else:
         try:
             h.update(pickle.dumps(value, protocol=4))  # written to be told apart, and never read
