@@ -53,7 +53,9 @@ def ptx(model, *, contract=None, takes=()):
 
     made = kernel.kernel(model, takes)
     number = types.float32 if model.dtype == np.float32 else types.float64
-    kinds = {"q": types.UniTuple(number, max(1, len(model.values))), "keys": types.UniTuple(types.uint32, 20)}
+    arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
+    parameters = number[::1] if arrays else types.UniTuple(number, max(1, len(model.values)))
+    kinds = {"q": parameters, "keys": types.UniTuple(types.uint32, 20)}
     kinds |= dict.fromkeys(("t0", "dt", "lower", "upper"), types.float64)
     kinds |= {"bridge": types.int64, "seed": types.uint64}
     signature = types.void(
@@ -86,7 +88,7 @@ def leaf_ptx(function):
 
 
 def leaf_ptx_of(function, kind, count, *, contract=False):
-    """The PTX of a kernel that stores ``count`` results of a function: of words and keys, or where it is one of (x, t)."""
+    """The PTX of a kernel that stores ``count`` results of a function: of words and keys, or one of (x, t)."""
     from numba.cuda import compiler, dispatcher
 
     number = types.float32 if kind == "f32" else types.float64

@@ -75,6 +75,11 @@ def test_every_scheme_compiles_without_spills(method, dtype, tmp_path):
         assert model.uses_time or ".f64" not in text
 
 
+def test_parameters_that_are_arrays_compile(tmp_path):
+    process = sde.ito(lambda x, t, a: -a[0] * x + a[1] * x * x, lambda x, t: 0.3, a=np.array([0.4, 0.3]))
+    assert assembled(ptx(model_of(process)), tmp_path).spills == 0
+
+
 @needs_nvdisasm
 def test_the_square_root_is_the_compilers_own(tmp_path):
     """After the approximate 1/√x stand the four instructions of a correctly rounded root, without its branch."""
