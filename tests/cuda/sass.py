@@ -53,7 +53,9 @@ def ptx(model, *, contract=None, takes=()):
 
     made = kernel.kernel(model, takes)
     number = types.float32 if model.dtype == np.float32 else types.float64
-    kinds = {"q": types.UniTuple(number, max(1, len(model.values))), "keys": types.UniTuple(types.uint32, 20)}
+    arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
+    parameters = number[::1] if arrays else types.UniTuple(number, max(1, len(model.values)))
+    kinds = {"q": parameters, "keys": types.UniTuple(types.uint32, 20)}
     kinds |= dict.fromkeys(("t0", "dt", "lower", "upper"), types.float64)
     kinds |= {"bridge": types.int64, "seed": types.uint64}
     signature = types.void(
@@ -83,6 +85,29 @@ def leaf_ptx(function):
 
     with backend.compiling():
         return compiler.compile(body, types.void(types.float32[::1]), cc=HOPPER, device=False, abi="numba")[0]
+
+
+def leaf_ptx_of(function, kind, count, *, contract=False):
+    """The PTX of a kernel that stores ``count`` results of a function: of words and keys, or one of (x, t)."""
+    from numba.cuda import compiler, dispatcher
+
+    number = types.float32 if kind == "f32" else types.float64
+    lines = "\n".join(f"    out[{i}] = r{f'[{i}]' if count > 1 else ''}" for i in range(count))
+    given = "c0, c1, low, high, keys" if count > 1 else "x, t"
+    scope = {"function": function}
+    exec(f"def body(out, {given}):\n    r = function({given})\n{lines}\n", scope)
+    word = types.uint32
+    arguments = [word] * 4 + [types.UniTuple(word, 20)] if count > 1 else [number] * 2
+    asked, dispatcher.get_current_device = (
+        dispatcher.get_current_device,
+        lambda: SimpleNamespace(compute_capability=HOPPER),
+    )
+    try:
+        with backend.compiling(contract=contract):
+            signature = types.void(number[::1], *arguments)
+            return compiler.compile(scope["body"], signature, cc=HOPPER, device=False, abi="numba")[0]
+    finally:
+        dispatcher.get_current_device = asked
 
 
 def _kind(value):

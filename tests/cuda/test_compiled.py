@@ -69,8 +69,15 @@ def test_every_scheme_compiles_without_spills(method, dtype, tmp_path):
     assert ".rn.f" in text
     assert "mul.f32" not in text  # which ptxas might contract
     assert "add.f32" not in text
-    if dtype == np.float32 and not model.uses_time:
-        assert ".f64" not in text  # the clock of processes that read it is float64, as on the CPU
+    if dtype == np.float32:
+        # the clock of processes that read it is float64, as on the CPU; nothing else becomes that
+        assert "cvt.f64.f32" not in text
+        assert model.uses_time or ".f64" not in text
+
+
+def test_parameters_that_are_arrays_compile(tmp_path):
+    process = sde.ito(lambda x, t, a: -a[0] * x + a[1] * x * x, lambda x, t: 0.3, a=np.array([0.4, 0.3]))
+    assert assembled(ptx(model_of(process)), tmp_path).spills == 0
 
 
 @needs_nvdisasm
