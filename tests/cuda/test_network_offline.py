@@ -7,8 +7,10 @@ import types as plain
 import numpy as np
 import pytest
 from numba import types
+from ptx_machine import Machine, width
 from sass import HOPPER, assembled, missing
 
+from sdesim.core.philox import round_keys
 from sdesim.cuda import backend, formats, network_kernels, products
 from sdesim.score import activations
 
@@ -110,3 +112,34 @@ def test_a_contraction_would_be_seen(compiled):
     kernel, arguments = cuda.jit(careless), (array(types.float32, 1), types.float32, types.float32)
     assert [fused(compiled(kernel, *arguments, contract=flag)) for flag in (True, False)] == [1, 0]
     assert sums_of_products("mul.f32 %f4, %f3, %f1;\nadd.f32 %f5, %f2, %f4;") == [("%f2", "%f4")]
+
+
+class Integers(Machine):
+    """With the low half of integer products, which addresses and selections are made of."""
+
+    def step(self, name, places):
+        if name[:2] == ["mul", "lo"]:
+            a, b = (self.read(place) for place in places[1:])
+            self.registers[places[0]] = a * b & (2 ** width(name[-1]) - 1)
+        else:
+            super().step(name, places)
+
+
+def test_the_noise_of_a_move_has_the_bits_of_the_cpu(compiled):
+    """Its PTX, as libNVVM makes it with every contraction that it may take, run instruction by instruction."""
+
+    def leaf(out, first_path, row, column, purpose, block, lane, keys):
+        out[0] = network_kernels.normal(keys, first_path, row, column, purpose, block, lane)
+
+    words = [types.uint32] * 5
+    keys_type = types.UniTuple(types.uint32, 20)
+    ptx = compiled(plain.SimpleNamespace(py_func=leaf), array(types.float32, 1), types.uint64, *words, keys_type)
+    machine, rng = Integers(ptx), np.random.default_rng(0)
+    for number in range(100):
+        first_path, seed = int(rng.integers(0, 2**62)), int(rng.integers(0, 2**63))
+        place = [int(rng.integers(0, most)) for most in (2**16, 2**24, 11, 2**20)] + [number % 4]
+        keys = round_keys(seed)
+        wanted = network_kernels.normal(keys, np.uint64(first_path), *map(np.uint32, place))
+        # an array is seven parameters, of which the fifth is its address
+        (found,) = machine.run([0] * 7 + [first_path, *place, *map(int, keys)], 4)
+        assert found == int(np.float32(wanted).view(np.uint32))
