@@ -474,7 +474,7 @@ P0 = gaussian(GRID, 0.0, 0.5)
         (
             {"p0": 0.83 * P0},
             ValueError,
-            r"p0 integrates to 0\.83, expected 1 \(tol 1e-06\); pass p0 / \(p0\.sum\(\)",
+            r"p0 integrates to 0\.83, expected 1 \(tol 1e-06\); widen .*, or pass p0 / \(p0\.sum\(\)",
         ),
         ({"p0": P0 - 0.01}, ValueError, "p0 is negative in cell 0: -0.01"),
         ({"p0": np.ones(100) / 10}, ValueError, "p0 has 100 values, grid has 128 cells"),

@@ -165,7 +165,7 @@ def test_progress_and_interruption(monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sdesim.core.blocks._wait", stopped)
+    monkeypatch.setattr("sdesim.core.executors.Threads.wait", stopped)
     for call in (metrics.energy_distance, metrics.sliced_wasserstein, metrics.coverage):
         with pytest.raises(KeyboardInterrupt):
             call(x, y)

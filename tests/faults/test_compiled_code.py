@@ -178,3 +178,17 @@ def test_an_error_of_the_formula_is_not_blamed_on_the_folder(folder):
         warnings.simplefilter("error")
         with pytest.raises(TypingError):
             load(lambda x: x.nothing)
+
+
+# ---- Ctrl-C --------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_on_the_way_out_of_compiled_code_is_no_fault_of_the_cache(monkeypatch):
+    """Python makes a SystemError of an exception that a signal's handler leaves beside a result."""
+
+    def leaving(*_):
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cache.Kernel, "dispatcher", property(lambda self: leaving))
+    with pytest.raises(KeyboardInterrupt):
+        cache.Kernel(leaving, "")()

@@ -95,6 +95,8 @@ class Kernel:
         except numba.core.errors.NumbaError:
             raise
         except Exception as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise error.__cause__ from None  # Ctrl-C on the way out of compiled code, which Python finds strange
             # the kernels compute with floats and raise nothing: this is the disk cache, read or written just now
             if not self._on_disk:
                 raise

@@ -127,7 +127,7 @@ class Histogram(Boxes):
         if outside.min() > MOST_OUTSIDE:
             warnings.warn(
                 f"{outside.min():.0%} of the paths and more lie in no bin of the histogram at any recorded time; its "
-                "range should reach further (result.outside counts them)",
+                "range should reach further, unless these are of no interest (result.outside counts them)",
                 UserWarning,
                 stacklevel=4,
             )
