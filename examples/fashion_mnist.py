@@ -1,7 +1,7 @@
 """Garments by a network without torch: train on Fashion-MNIST, sample, measure, fill in what is missing.
 
     python examples/fashion_mnist.py             a quarter of an hour of training on two cores, a few minutes of figures
-    python examples/fashion_mnist.py --quick     two minutes: the same with few steps and few pictures
+    python examples/fashion_mnist.py --quick     a minute or two: the same with few steps and few pictures
     python examples/fashion_mnist.py --long      and the distance at 500 steps of the sampler (ten minutes more)
     python examples/fashion_mnist.py --model fashion.npz    keep the network there, or take it from there
 
@@ -67,10 +67,10 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--data", help="the folder of the four IDX files")
 parser.add_argument("--model", type=pathlib.Path, help="where the network is kept")
 parser.add_argument("--steps", type=int, default=5000, help="of the training (default 5000)")
-parser.add_argument("--quick", action="store_true", help="200 steps with a tenth of the pictures")
+parser.add_argument("--quick", action="store_true", help="60 steps with a tenth of the pictures")
 parser.add_argument("--long", action="store_true", help="sample with 500 steps too")
 options = parser.parse_args()
-n = 300 if options.quick else 2000
+n = 100 if options.quick else 2000
 
 train, test = sde.data.fashion_mnist(options.data)
 if options.quick:
@@ -79,7 +79,7 @@ if options.model and options.model.exists():
     net = sde.load(options.model)
     start = net.with_parameters(np.zeros_like(net.parameters))
 else:
-    net, start = trained(train, 200 if options.quick else options.steps)
+    net, start = trained(train, 60 if options.quick else options.steps)
     if options.model:
         sde.save(net, options.model)
 

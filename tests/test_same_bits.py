@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("same bits")  # one worker compiles what all variants are compared with
+
 SRC = pathlib.Path(__file__).parents[1] / "src"
 
 PROGRAM = """
