@@ -187,7 +187,9 @@ def test_ctrl_c_on_the_way_out_of_compiled_code_is_no_fault_of_the_cache(monkeyp
     """Python makes a SystemError of an exception that a signal's handler leaves beside a result."""
 
     def leaving(*_):
-        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+        inner = SystemError("<function> returned a result with an exception set")
+        inner.__cause__ = KeyboardInterrupt()
+        raise SystemError("<dispatcher> returned a result with an exception set") from inner
 
     monkeypatch.setattr(cache.Kernel, "dispatcher", property(lambda self: leaving))
     with pytest.raises(KeyboardInterrupt):

@@ -65,6 +65,17 @@ def load(text: str, names: dict[str, Any]) -> types.ModuleType:
         return module
 
 
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """The KeyboardInterrupt that an error comes from, or None.
+
+    Ctrl-C on the way into or out of compiled code stays beside a result, and every caller in C makes a SystemError of
+    what it was given.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error
+
+
 class Kernel:
     """A compiled function of the library itself, made at its first call and kept like every other kernel."""
 
@@ -95,8 +106,8 @@ class Kernel:
         except numba.core.errors.NumbaError:
             raise
         except Exception as error:
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise error.__cause__ from None  # Ctrl-C on the way out of compiled code, which Python finds strange
+            if (interruption := _interruption(error)) is not None:
+                raise interruption from None
             # the kernels compute with floats and raise nothing: this is the disk cache, read or written just now
             if not self._on_disk:
                 raise
