@@ -122,13 +122,18 @@ def passed(part: FirstPassagePart, d: int, scalar: bool, clock: tuple[float, flo
 
 # ---- histograms -----------------------------------------------------------------------------------------------------
 
-_COUNT_SHARED = """\
+_CELL = """\
 if inside:
     cell{q} = 0
     for c in range({k}):
         place = component{q}[c]
         found = _bin(np.float64(x[place, i]), lower{q}[c], upper{q}[c], width{q}[c], per{q}[c], bins{q}[c])
         cell{q} = cell{q} * bins{q}[c] + found if found >= 0 and cell{q} >= 0 else -1
+"""
+
+_COUNT_SHARED = (
+    _CELL
+    + """\
     cuda.atomic.add(partial{q}, cell{q} if cell{q} >= 0 else {total}, 1)
 cuda.syncthreads()
 for b in range(lane, {total} + 1, {threads}):
@@ -137,16 +142,14 @@ for b in range(lane, {total} + 1, {threads}):
         partial{q}[b] = 0
 cuda.syncthreads()
 """
+)
 
-_COUNT = """\
-if inside:
-    cell{q} = 0
-    for c in range({k}):
-        place = component{q}[c]
-        found = _bin(np.float64(x[place, i]), lower{q}[c], upper{q}[c], width{q}[c], per{q}[c], bins{q}[c])
-        cell{q} = cell{q} * bins{q}[c] + found if found >= 0 and cell{q} >= 0 else -1
+_COUNT = (
+    _CELL
+    + """\
     cuda.atomic.add(counts{q}, (record, cell{q} if cell{q} >= 0 else {total}), 1)
 """
+)
 
 _PARTIAL = """\
 partial{q} = cuda.shared.array({total} + 1, np.int32)
