@@ -6,7 +6,9 @@ and an integer, which is what makes one call per tile of 256 paths negligible.
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 
 def _pointer(context, builder, kind, value):
@@ -132,6 +134,31 @@ def words_behind(typing, pointer, items):
         return builder.bitcast(place, ir.IntType(64).as_pointer())
 
     return types.CPointer(types.uint64)(pointer, types.int64), generate
+
+
+@intrinsic
+def shaped(typing, q, start, shape):
+    """The part of a vector that begins at ``start``, as an array of that shape; q must outlive it.
+
+    What ``q[start:stop].reshape(shape)`` is, without the call of a C function, which a GPU has not.
+    """
+    n = len(shape)
+    result = q.copy(ndim=n, layout="C")
+
+    def generate(context, builder, signature, args):
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        made = context.make_array(signature.return_type)(context, builder)
+        extents = cgutils.unpack_tuple(builder, args[2], n)
+        strides = [source.itemsize]
+        for extent in reversed(extents[1:]):
+            strides.insert(0, builder.mul(strides[0], extent))
+        populate_array(
+            made, data=builder.gep(source.data, [args[1]]), shape=extents, strides=strides, itemsize=source.itemsize,
+            meminfo=None,
+        )  # fmt: skip
+        return made._getvalue()
+
+    return result(q, types.intp, types.UniTuple(types.intp, n)), generate
 
 
 def _from_word(kind, llvm):

@@ -93,8 +93,8 @@ def view_source(layout: Layout, offset: int, names: dict[str, Any]) -> tuple[str
             parts.append(text)
         else:
             size = math.prod(spec)
-            shaped = "" if len(spec) == 1 else f".reshape({tuple(spec)!r})"
-            parts.append(f"q[{offset}:{offset + size}]{shaped}")
+            names["_shaped"] = call.shaped
+            parts.append(f"_shaped(q, {offset}, {tuple(spec)!r})")
             offset += size
     return f"{label}({', '.join(parts)})", offset
 

@@ -107,8 +107,9 @@ def wide_vectors(typing):
     """
 
     def generate(context, builder, signature, args):
-        # llvmlite's attribute set knows no string attributes; the base class takes any text.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        if not on_gpu(context):
+            # llvmlite's attribute set knows no string attributes; the base class takes any text.
+            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
     return types.void(), generate
