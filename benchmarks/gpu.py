@@ -65,29 +65,12 @@ BATCHES = (4096, 256)
 FREQUENCIES = 16
 
 
-class Mixture(sde.Process):
-    """Langevin dynamics in three equal Gaussians of variance ¼, as a formula of one path."""
-
-    dim = 2
-
-    def drift(self, x: Any, t: Any) -> Any:
-        a, b = x
-        a0, b0, a1, b1, a2, b2 = a + 1.5, b - 0.3, a - 1.0, b - 0.6, a - 0.2, b + 1.1
-        q0, q1, q2 = a0 * a0 + b0 * b0, a1 * a1 + b1 * b1, a2 * a2 + b2 * b2
-        least = np.minimum(q0, np.minimum(q1, q2))
-        w0, w1, w2 = np.exp(2.0 * (least - q0)), np.exp(2.0 * (least - q1)), np.exp(2.0 * (least - q2))
-        pull = -4.0 / (w0 + w1 + w2)
-        return pull * (w0 * a0 + w1 * a1 + w2 * a2), pull * (w0 * b0 + w1 * b1 + w2 * b2)
-
-    def diffusion(self, x: Any, t: Any) -> Any:
-        return math.sqrt(2.0)
-
-
+MIXTURE = sde.targets.GaussianMixture(np.full(3, 1 / 3), [[-1.5, 0.3], [1.0, 0.6], [0.2, -1.1]], 0.25)
 PATHS = {
     "Ornstein-Uhlenbeck": (sde.OrnsteinUhlenbeck(0.5, 0.0, 0.7), 1.0, "euler_maruyama"),
     "double well": (sde.DoubleWell(1.0, 0.5), 1.0, "euler_maruyama"),
     "geometric, 3 components": (sde.GeometricBrownian(0.05, 0.2), [1.0, 1.0, 1.0], "euler_maruyama"),
-    "mixture in 2-D": (Mixture(), [0.0, 0.0], "euler_maruyama"),
+    "mixture in 2-D": (sde.Langevin(MIXTURE), [0.0, 0.0], "euler_maruyama"),
 }
 PUBLISHED = 3.0e9  # path-steps/s, DiffEqGPU.jl
 VP = sde.VariancePreserving()

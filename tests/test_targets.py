@@ -8,6 +8,7 @@ from numba import njit
 from scipy.integrate import quad
 from scipy.stats import chi2, multivariate_normal
 
+from sdesim.core import cache, compile
 from sdesim.processes.langevin import Langevin
 from sdesim.targets import DoubleWellDensity, Gamma, Gaussian, GaussianMixture
 from sdesim.targets.mixture_tiles import power
@@ -125,6 +126,37 @@ def test_large_mixtures_run_with_lanes_inside():
         np.testing.assert_allclose(score, target.score(x.T).T, rtol=1e-10, atol=1e-10)
         density = compiled_values(Langevin(target), "log_density", x, np.float64, "tuple", d)[0]
         np.testing.assert_allclose(density, target.log_density(x.T), rtol=1e-11)
+
+
+_ONE_BY_ONE = """\
+from numba import njit
+
+@njit(error_model="numpy")
+def each(q, x, t, out):
+    self = {view}
+    for i in range(x.shape[1]):
+        _formula(self, x[:, i : i + 1], t, out[:, i : i + 1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["shared", "round", "full"])
+def test_a_point_has_the_bits_of_its_tile(kind, dtype):
+    """The loops over many components, lanes inside, and those of one point, which are written apart."""
+    rng, k, d = np.random.default_rng(7), 30, 3
+    a = rng.normal(size=(k, d, d))
+    cov = {"shared": 0.5, "round": rng.uniform(0.3, 0.6, k), "full": a @ a.transpose(0, 2, 1) + 0.2 * np.eye(d)}[kind]
+    target = GaussianMixture(np.full(k, 1.0 / k), rng.normal(scale=2.0, size=(k, d)), cov)
+    assert target.score_point is not target.score_tile
+    x = rng.normal(scale=2.0, size=(d, 60)).astype(dtype)
+    x[:, 50:] *= 1e3
+    layout, parameters = compile.flatten("Target", target.fields())
+    names = {"_formula": compile.formula(target.score_point)}
+    view, _ = compile.view_source(layout, 0, names)
+    out = np.empty_like(x)
+    cache.load(_ONE_BY_ONE.format(view=view), names).each(parameters.astype(dtype), x, np.zeros(1, dtype), out)
+    np.testing.assert_array_equal(out, compiled_values(Langevin(target), "drift", x, dtype, "tuple", d))
 
 
 def test_far_from_every_mode_the_nearest_component_rules():

@@ -280,11 +280,7 @@ def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype,
     label = f"{type(process).__name__}.{name}"
     build = functools.partial(compile.tile, label, layout=layout, dtype=dtype)
     if hasattr(process, f"{name}_tile"):
-        if name == "drift" and _drift_sign(process, scheme) and not _additive(process):
-            raise ValueError(
-                f"{scheme.name} reads the drift of a {scheme.calculus} equation, and {label} is written on tiles; "
-                f"use a scheme for {process.calculus} equations"
-            )
+        _refuse_conversion(process, scheme, name)
         entries = "transition_tile" if name == "transition" else "tile"
         return build(process.formula(f"{name}_tile"), dim=process.dim, entries=entries)
     if name == "transition":
@@ -295,6 +291,15 @@ def _tile(process: Any, scheme: Scheme, name: str, layout: Any, dtype: np.dtype,
     if name == "drift":
         function = _converted_drift(process, scheme, dtype)
     return build(function, dim=process.dim, entries=_entries(process, name), m=m)
+
+
+def _refuse_conversion(process: Any, scheme: Scheme, name: str) -> None:
+    """Raise where a scheme reads the drift of the other calculus, and the drift is no formula that can be shifted."""
+    if name == "drift" and _drift_sign(process, scheme) and not _additive(process):
+        raise ValueError(
+            f"{scheme.name} reads the drift of a {scheme.calculus} equation, and {type(process).__name__}.drift is "
+            f"written on tiles; use a scheme for {process.calculus} equations"
+        )
 
 
 def _additive(process: Any) -> bool:
@@ -345,6 +350,11 @@ def device_model(
             values = _constant(process, scheme, name, d).astype(dtype)
             coefficients.append(Coefficient(name, entries, constants=tuple(values.tolist())))
             continue
+        if hasattr(process, f"{name}_point"):
+            _refuse_conversion(process, scheme, name)
+            function = compile.formula(process.formula(f"{name}_point"))
+            coefficients.append(Coefficient(name, "point", function, not process.autonomous))
+            continue
         function = process.formula(name)
         if name == "drift":
             function = _converted_drift(process, scheme, dtype)
@@ -374,12 +384,13 @@ def check_device(process: Any, scheme: Scheme, d: int, freeze: bool) -> None:
             f"{label} runs in whole-array steps on the CPU (its score or formula is a Python function), and "
             "device='cuda' needs formulas that compile; use device='cpu'"
         )
-    by_hand = [name for name in tiles.coefficients(scheme, False) if hasattr(process, f"{name}_tile")]
-    if by_hand:
-        raise DeviceError(
-            f"{label}.{by_hand[0]} is written on tiles of 256 paths, for the CPU, and device='cuda' needs a formula of "
-            "one path; use device='cpu', or write the process with sde.ito(drift, diffusion)"
-        )
+    for name in tiles.coefficients(scheme, False):
+        if hasattr(process, f"{name}_tile") and not hasattr(process, f"{name}_point"):
+            form = "score_point (Target)" if hasattr(process, "target") else f"{name}_point"
+            raise DeviceError(
+                f"{label}.{name} is written on tiles of 256 paths, for the CPU, and device='cuda' needs it for one "
+                f"path; give it a {form}, write the process with sde.ito(drift, diffusion), or use device='cpu'"
+            )
     if process.dim is not None and process.dim > paths.MOST_COMPONENTS:
         raise DeviceError(
             f"{label} has {process.dim} components, and a thread of device='cuda' holds {paths.MOST_COMPONENTS} at "

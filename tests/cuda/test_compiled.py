@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from sass import assembled, leaf_ptx, missing, model_of, operations, ptx, step_loop, tool
-from zoo import CASES, OU
+from zoo import CASES, MIXTURES, OU
 
 import sdesim as sde
 from sdesim.core.blocks import Block
@@ -73,6 +73,18 @@ def test_every_scheme_compiles_without_spills(method, dtype, tmp_path):
         # the clock of processes that read it is float64, as on the CPU; nothing else becomes that
         assert "cvt.f64.f32" not in text
         assert model.uses_time or ".f64" not in text
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", MIXTURES)
+def test_scores_compile_without_spills(name, dtype, tmp_path):
+    process = sde.UnderdampedLangevin(MIXTURES[name]) if "many" in name else sde.Langevin(MIXTURES[name])
+    text = ptx(model_of(process, dtype=dtype, d=process.dim))
+    found = assembled(text, tmp_path)
+    assert found.spills == found.stack == 0  # the arrays of one point are registers
+    assert ".rn.f" in text
+    assert "mul.f32" not in text
+    assert dtype == np.float64 or ".f64" not in text
 
 
 def test_parameters_that_are_arrays_compile(tmp_path):

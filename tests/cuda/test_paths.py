@@ -5,7 +5,7 @@ A simulated thread takes its time: no test runs more than a few dozen paths or 2
 
 import numpy as np
 import pytest
-from zoo import CASES, GENERAL, GEOMETRIC, OU
+from zoo import CASES, GENERAL, GEOMETRIC, MIXTURES, OU
 
 import sdesim as sde
 from sdesim.core import philox, stream
@@ -24,8 +24,7 @@ def both(process, x0, span=(0.1, 1.0), **options):
 
 
 def test_every_scheme_made_of_stages_is_tried():
-    # unadjusted Langevin takes scores, which are written on tiles
-    assert set(CASES) == {scheme.name for scheme in SCHEMES.values() if paths.runs(scheme)} - {"unadjusted_langevin"}
+    assert set(CASES) == {scheme.name for scheme in SCHEMES.values() if paths.runs(scheme)}
 
 
 # one scheme of each kind is compiled for the simulator in a minute; the others are slow tests
@@ -50,6 +49,32 @@ def test_paths_are_those_of_the_cpu(method, dtype):
     np.testing.assert_array_equal(device.final, cpu.final)
     assert device.method == cpu.method == method
     assert device.x.dtype == dtype
+
+
+SCORES = {
+    **MIXTURES,
+    "gaussian": sde.targets.Gaussian([0.3, -0.2], [[0.5, 0.1], [0.1, 0.3]]),
+    "double well": sde.DoubleWell(1.3, 0.7).stationary(),
+}
+
+
+@pytest.mark.cudasim
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=() if (name, dtype) == ("round, many", np.float32) else pytest.mark.slow)
+        for name in SCORES
+        for dtype in DTYPES
+    ],
+)
+def test_scores_written_on_tiles_run_one_path_at_a_time(name, dtype):
+    target = SCORES[name]
+    x0 = 0.4 if target.dim == 1 else [0.4, 0.1]
+    cpu, device = both(sde.Langevin(target, 0.7), x0, method="unadjusted_langevin", dtype=dtype, first_path=250)
+    np.testing.assert_array_equal(device.x, cpu.x)
+    if name == "full, many":
+        cpu, device = both(sde.UnderdampedLangevin(target, 0.5), [*x0, 0.2, -0.1], dtype=dtype, first_path=250)
+        np.testing.assert_array_equal(device.x, cpu.x)
 
 
 @pytest.mark.cudasim
@@ -167,13 +192,21 @@ def test_fast_mode_draws_from_the_same_stream():
 
 # ---- what cannot run there ------------------------------------------------------------------------------------------
 
-MIXTURE = sde.targets.GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.1, 0.1])
+
+class OnTiles(sde.OrnsteinUhlenbeck):
+    """A drift for the CPU alone."""
+
+    def drift_tile(self, x, t, out):
+        for i in range(256):
+            out[0, i] = -x[0, i]
+
+
 REFUSED = {
     "implicit": (OU, 0.0, {"method": "implicit_euler"}, "method='implicit_euler' has no form for the GPU"),
     "exact": (OU, 0.0, {"method": "exact"}, "or one of 'euler_maruyama'"),
     "levy": (GENERAL, [0.0, 0.0], {"method": "milstein_levy"}, "has no form"),
     "adaptive": (OU, 0.0, {"method": "adaptive_sri", "n_steps": None}, "has no form"),
-    "tiles": (sde.Langevin(MIXTURE), 0.0, {}, "drift is written on tiles of 256 paths"),
+    "tiles": (OnTiles(1.0), 0.0, {}, "drift is written on tiles of 256 paths"),
     "batch": (sde.Langevin(lambda x, t: -x), 0.0, {}, "whole-array steps"),
     "walls": (OU, 0.0, {"boundary": sde.Walls(-1.0, 1.0, "reflecting")}, "boundary= acts between steps on the CPU"),
     "increments": (OU, 0.0, {"increments": np.zeros((12, 37))}, "increments= are taken on the CPU"),

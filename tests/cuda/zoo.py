@@ -28,6 +28,21 @@ COMMUTING = sde.ito(
     noise="general",
 )
 
+# scores that are written on tiles: with the loop over components written out, and with loops for many components
+POSITIONS = np.random.default_rng(8).normal(size=(36, 2))
+MIXTURES = {
+    "shared": sde.targets.GaussianMixture([0.5, 0.3, 0.2], POSITIONS[:3], 0.3),
+    "round": sde.targets.GaussianMixture([0.5, 0.3, 0.2], POSITIONS[:3], [0.3, 0.2, 0.4]),
+    "full": sde.targets.GaussianMixture(
+        [0.6, 0.4], POSITIONS[:2], [[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.5]]]
+    ),
+    "shared, many": sde.targets.GaussianMixture(np.full(36, 1 / 36), POSITIONS, 0.3),
+    "round, many": sde.targets.GaussianMixture(np.full(36, 1 / 36), POSITIONS, np.linspace(0.2, 0.4, 36)),
+    "full, many": sde.targets.GaussianMixture(
+        np.full(36, 1 / 36), POSITIONS, np.linspace(1.0, 2.0, 36)[:, None, None] * [[0.3, 0.1], [0.1, 0.2]]
+    ),
+}
+
 # a process and a start for every scheme that runs on the device
 CASES = {
     "euler_maruyama": (OWN, 0.5),
@@ -42,4 +57,5 @@ CASES = {
     "weak_second": (GENERAL, [0.5, 0.2]),
     "milstein_commutative": (COMMUTING, [0.5, 0.2]),
     "rk4": (SILENT, 0.5),
+    "unadjusted_langevin": (sde.Langevin(MIXTURES["shared"]), [0.5, 0.2]),
 }

@@ -97,7 +97,8 @@ def kernel(model: Model, takes: Sequence[Taken] = ()) -> Kernel:
     arrays = any(isinstance(spec, tuple) for _, spec in model.layout[1])
     if arrays and backend.simulated:
         names["_plain"] = backend.plain
-    arguments = [name for name in text.arguments if name != "stack"]  # a thread's own
+    arguments = [name for name in text.arguments if name not in ("stack", "point")]  # a thread's own
+    setup = f"point = cuda.local.array(({2 * model.width + 1}, 1), {text.T})\n" if model.by_points else ""
     given = ["_plain(q)" if name == "q" and "_plain" in names else name for name in text.arguments]
 
     def joined(lines: str, spaces: int) -> str:
@@ -106,7 +107,8 @@ def kernel(model: Model, takes: Sequence[Taken] = ()) -> Kernel:
     source = _KERNEL.format(
         functions=functions, options=_options(text), arguments=", ".join(arguments),
         more="".join(f", {name}" for one in takes for name in one.arguments), threads=backend.THREADS,
-        setup=joined("setup", 4), opening=joined("opening", 8), advance=indented(_advance(text, given), 12),
+        setup=indented(setup, 4) + joined("setup", 4), opening=joined("opening", 8),
+        advance=indented(_advance(text, given), 12),
         record=indented(_SAVE, 12) + "\n" + joined("record", 12), closing=joined("closing", 4),
     )  # fmt: skip
     module = cache.load(source, names)
@@ -114,8 +116,11 @@ def kernel(model: Model, takes: Sequence[Taken] = ()) -> Kernel:
 
 
 def _options(text: Text) -> str:
-    """Registers are the limit of how many threads run at once, and an unrolled float32 loop needs few of them."""
-    few = text.unrolled and text.T == "np.float32"
+    """Registers are the limit of how many threads run at once, and an unrolled float32 loop needs few of them.
+
+    A loop with a score in it keeps the score's parameters in registers, and needs what it needs.
+    """
+    few = text.unrolled and text.T == "np.float32" and not text.model.by_points
     return "" if backend.simulated or not few else f"(max_registers={REGISTERS})"
 
 

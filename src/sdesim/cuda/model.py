@@ -13,8 +13,9 @@ from ..integrate.schemes import Scheme
 class Coefficient:
     """A coefficient as compiled scalar code, or as constants.
 
-    ``entries`` says what the function returns: "number", "tuple" or "rows". Without a function the coefficient reads
-    neither state nor time, and ``constants`` has a value for each component (and Wiener process).
+    ``entries`` says what the function returns: "number", "tuple" or "rows"; or "point" for one that reads and writes
+    arrays of shape (d, 1). Without a function the coefficient reads neither state nor time, and ``constants`` has a
+    value for each component (and Wiener process).
     """
 
     name: str
@@ -61,6 +62,11 @@ class Model:
     def uses_time(self) -> bool:
         """Whether a coefficient reads the time."""
         return any(coefficient.uses_time for coefficient in self.coefficients)
+
+    @property
+    def by_points(self) -> bool:
+        """Whether a coefficient reads and writes arrays, which a thread then has in memory of its own."""
+        return any(coefficient.entries == "point" for coefficient in self.coefficients)
 
     @property
     def width(self) -> int:

@@ -81,6 +81,12 @@ class Text:
             names = [f"k{position}_{i}" for i in range(model.width * columns)]
             return [], [names[j * columns : (j + 1) * columns] for j in range(model.width)]
         now = self._now(at) if coefficient.uses_time else f"{self.T}(0.0)"
+        if coefficient.entries == "point":
+            d = model.width
+            lines = [f"point[{j}, 0] = {value}" for j, value in enumerate([*point, now])]
+            lines.append(f"_f{position}(self, point[:{d}], point[{d}], point[{d + 1}:])")
+            values = [[f"{out}_{j}"] for j in range(d)]
+            return lines + [f"{out}_{j} = point[{d + 1 + j}, 0]" for j in range(d)], values
         lines = [f"{out} = _f{position}(self, {self._tuple(point)}, {now})"]
         if coefficient.entries == "rows":
             entries = [[f"{out}[{j}][{k}]" for k in range(columns)] for j in range(model.width)]
@@ -253,6 +259,7 @@ class Text:
         names += ["root3"] if self.model.scheme.increment == "three_point" else []
         names += ["twelfth"] if self.model.scheme.space_time else []
         names += ["t0"] if self.model.uses_time else []
+        names += ["point"] if self.model.by_points else []
         levels = self.model.watch is not None and self.model.watch.inside is None
         names += ["dt"] if self.model.uses_time or levels else []
         return names + (["lower", "upper", "bridge", "seed", "stack"] if levels else [])

@@ -87,12 +87,12 @@ class Langevin(Process):
     @property
     def drift_tile(self) -> Callable[..., None]:
         """The drift over a tile of 256 points, for compiled code: the target's score."""
-        score_tile = _tile_of(self.target, "score_tile")
+        return _pulled(_tile_of(self.target, "score_tile"))
 
-        def drift_tile(self, x, t, out):
-            score_tile(self.target, x, t, out)
-
-        return drift_tile
+    @property
+    def drift_point(self) -> Callable[..., None]:
+        """The drift of one point, x and out of shape (d, 1), for a thread of a GPU."""
+        return _pulled(_tile_of(self.target, "score_point"))
 
     @property
     def log_density(self) -> Callable[..., Any]:
@@ -198,27 +198,17 @@ class UnderdampedLangevin(Process):
     @property
     def force_tile(self) -> Callable[..., None]:
         """The force ∇log p(q) over a tile: x and out of shape (d, 256)."""
-        score_tile = _tile_of(self.target, "score_tile")
-
-        def force_tile(self, x, t, out):
-            score_tile(self.target, x, t, out)
-
-        return force_tile
+        return _pulled(_tile_of(self.target, "score_tile"))
 
     @property
     def drift_tile(self) -> Callable[..., None]:
         """The drift over a tile of 256 states, for compiled code."""
-        score_tile = _tile_of(self.target, "score_tile")
+        return _pulled_and_slowed(_tile_of(self.target, "score_tile"))
 
-        def drift_tile(self, x, t, out):
-            d = x.shape[0] // 2
-            score_tile(self.target, x[:d], t, out[d:])
-            for j in range(d):
-                for i in range(x.shape[1]):
-                    out[j, i] = x[d + j, i]
-                    out[d + j, i] -= self.friction * x[d + j, i]
-
-        return drift_tile
+    @property
+    def drift_point(self) -> Callable[..., None]:
+        """The drift of one state, x and out of shape (2d, 1), for a thread of a GPU."""
+        return _pulled_and_slowed(_tile_of(self.target, "score_point"))
 
     def stationary(self) -> Any:
         """p(q)^{1/T} × N(v; 0, T I), for a Gaussian target or a Gaussian mixture at T = 1."""
@@ -231,6 +221,29 @@ class UnderdampedLangevin(Process):
         lift = np.concatenate([np.eye(d), np.zeros((d, d))])
         noise = np.diag([0.0] * d + [self.temperature] * d)
         return law.affine(lift, 0.0, noise)
+
+
+def _pulled(score: Any) -> Callable[..., None]:
+    """The formula of a drift that is the target's score."""
+
+    def drift(self, x, t, out):
+        score(self.target, x, t, out)
+
+    return drift
+
+
+def _pulled_and_slowed(score: Any) -> Callable[..., None]:
+    """The formula of (v, ∇log p(q) − γ v) at (q, v)."""
+
+    def drift(self, x, t, out):
+        d = x.shape[0] // 2
+        score(self.target, x[:d], t, out[d:])
+        for j in range(d):
+            for i in range(x.shape[1]):
+                out[j, i] = x[d + j, i]
+                out[d + j, i] -= self.friction * x[d + j, i]
+
+    return drift
 
 
 def score_of_two(score: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,7 +27,9 @@ class Target:
     Subclasses define ``dim``, ``log_density(x)`` and ``score(x, t=None)``; ``sample``, ``cdf``, ``mean`` and
     ``cov`` where they are known. A target that gives ``score_tile(self, x, t, out)`` (and
     ``log_density_tile``) runs inside compiled paths: ``x`` and ``out`` are arrays of shape (d, 256), or (1,
-    256) for a log density, and ``self`` is a NamedTuple of ``fields()``.
+    256) for a log density, and ``self`` is a NamedTuple of ``fields()``. ``score_point(self, x, t, out)`` is the score
+    of one point, with ``x`` and ``out`` of shape (d, 1), in the same bits and without memory of its own: what a thread
+    of a GPU runs. A tile formula that takes its lanes from ``x.shape[1]`` serves as both.
     """
 
     dim = 1

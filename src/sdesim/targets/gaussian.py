@@ -195,6 +195,8 @@ class Gaussian(Target):
         """The score over a tile of 256 points, for compiled code."""
         return _isotropic_score_tile if self._isotropic else _full_score_tile
 
+    score_point = score_tile  # one lane, in place of 256
+
     @property
     def log_density_tile(self) -> Callable[..., None]:
         """The log density over a tile of 256 points, for compiled code."""

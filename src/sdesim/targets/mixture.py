@@ -18,7 +18,7 @@ import numpy as np
 from ..core import checks
 from .base import Target, draws
 from .gaussian import LOG_2PI, mixture_values, push, spectrum
-from .mixture_tiles import log_density_tile, score_tile
+from .mixture_tiles import log_density_tile, score_point, score_tile
 
 # Exponents of one shared variance are linear in x, which is cheapest; a product of this size, (distance /
 # σ)², costs them 1e3 · 2⁻²⁴ ≈ 6e-5 in float32, and beyond it the squares are taken of differences.
@@ -233,6 +233,11 @@ class GaussianMixture(Target):
     def score_tile(self) -> Callable[..., None]:
         """The score over a tile of 256 points, for compiled code."""
         return score_tile(self._kind, self.dim, int((self.weights > 0.0).sum()))
+
+    @property
+    def score_point(self) -> Callable[..., None]:
+        """The score of one point, x and out of shape (d, 1), for a thread of a GPU."""
+        return score_point(self._kind, self.dim, int((self.weights > 0.0).sum()))
 
     @property
     def log_density_tile(self) -> Callable[..., None]:

@@ -128,17 +128,24 @@ def minus_two_log(u):
 @functools.lru_cache(maxsize=64)
 def score_tile(kind: str, d: int, k: int) -> Callable[..., None]:
     """The score of a mixture of k components in dimension d as a tile formula (self, x, t, out)."""
-    if k * (d * d if kind == "full" else d) <= WRITTEN_OUT:
-        return _written_out(kind, d, k, "score_tile")
-    return _LOOPS[kind]
+    return _written_out(kind, d, k, "score_tile") if _is_small(kind, d, k) else _LOOPS[kind]
+
+
+@functools.lru_cache(maxsize=64)
+def score_point(kind: str, d: int, k: int) -> Callable[..., None]:
+    """The score of one point, x and out of shape (d, 1), in the bits of the tile's."""
+    return score_tile(kind, d, k) if _is_small(kind, d, k) else _POINTS[kind]
 
 
 @functools.lru_cache(maxsize=64)
 def log_density_tile(kind: str, d: int, k: int) -> Callable[..., None]:
     """The log density, into row 0 of ``out``."""
-    if k * (d * d if kind == "full" else d) <= WRITTEN_OUT:
-        return _written_out(kind, d, k, "log_density_tile")
-    return _DENSITY_LOOPS[kind]
+    return _written_out(kind, d, k, "log_density_tile") if _is_small(kind, d, k) else _DENSITY_LOOPS[kind]
+
+
+def _is_small(kind: str, d: int, k: int) -> bool:
+    """Whether the loop over components is written out."""
+    return k * (d * d if kind == "full" else d) <= WRITTEN_OUT
 
 
 def _written_out(kind: str, d: int, k: int, name: str) -> Callable[..., None]:
@@ -378,6 +385,92 @@ def _full_density(self, x, t, out):
         out[0, i] = fma(0.5, minus_two_log(share[i]), top[i] * self.ln2)
 
 
+# ---- one point, for a thread of a GPU: exponents are computed twice, and nothing is stored ----
+
+
+@njit(error_model="numpy")
+def _shared_exponent(self, x, m):
+    e = self.biases[m]
+    for j in range(x.shape[0]):
+        e = fma(self.slopes[m, j], x[j, 0] - self.centre[j], e)
+    return e
+
+
+@njit(error_model="numpy")
+def _round_exponent(self, x, m):
+    e = self.biases[m]
+    for j in range(x.shape[0]):
+        y = self.means[m, j] - x[j, 0]
+        e = fma(-self.half_precisions[m] * y, y, e)
+    return e
+
+
+@njit(error_model="numpy")
+def _full_exponent(self, x, m):
+    e = self.biases[m]
+    for j in range(x.shape[0]):
+        for n in range(x.shape[0]):
+            half = self.half * self.precisions[m, j, n]
+            e = fma(-half * (self.means[m, j] - x[j, 0]), self.means[m, n] - x[n, 0], e)
+    return e
+
+
+def _shared_point(self, x, t, out):
+    top = _shared_exponent(self, x, 0)
+    total = top - top
+    for m in range(1, self.biases.shape[0]):
+        exponent = _shared_exponent(self, x, m)
+        top = exponent if exponent > top else top
+    for j in range(x.shape[0]):
+        out[j, 0] = 0.0
+    for m in range(self.biases.shape[0]):
+        e = power(_shared_exponent(self, x, m) - top)
+        total += e
+        for j in range(x.shape[0]):
+            out[j, 0] = fma(e, self.slopes[m, j], out[j, 0])
+    share = 1.0 / total
+    for j in range(x.shape[0]):
+        out[j, 0] = fma(-self.precision, x[j, 0] - self.centre[j], out[j, 0] * (share * self.ln2))
+
+
+def _round_point(self, x, t, out):
+    top = _round_exponent(self, x, 0)
+    total = top - top
+    for m in range(1, self.biases.shape[0]):
+        exponent = _round_exponent(self, x, m)
+        top = exponent if exponent > top else top
+    for j in range(x.shape[0]):
+        out[j, 0] = 0.0
+    for m in range(self.biases.shape[0]):
+        e = power(_round_exponent(self, x, m) - top)
+        total += e
+        for j in range(x.shape[0]):
+            out[j, 0] = fma(e * self.precisions[m], self.means[m, j] - x[j, 0], out[j, 0])
+    share = 1.0 / total
+    for j in range(x.shape[0]):
+        out[j, 0] *= share
+
+
+def _full_point(self, x, t, out):
+    top = _full_exponent(self, x, 0)
+    total = top - top
+    for m in range(1, self.biases.shape[0]):
+        exponent = _full_exponent(self, x, m)
+        top = exponent if exponent > top else top
+    for j in range(x.shape[0]):
+        out[j, 0] = 0.0
+    for m in range(self.biases.shape[0]):
+        e = power(_full_exponent(self, x, m) - top)
+        total += e
+        for j in range(x.shape[0]):
+            for c in range(x.shape[0]):
+                out[j, 0] = fma(e * self.precisions[m, j, c], self.means[m, c] - x[c, 0], out[j, 0])
+    share = 1.0 / total
+    for j in range(x.shape[0]):
+        out[j, 0] *= share
+
+
+_POINTS: dict[str, Callable[..., None]] = {"shared": _shared_point, "round": _round_point, "full": _full_point}
 _LOOPS: dict[str, Callable[..., None]] = {"shared": _shared_loops, "round": _round_loops, "full": _full_loops}
 _DENSITY_LOOPS: dict[str, Callable[..., None]] = {
     "shared": _shared_density,
