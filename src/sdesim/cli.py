@@ -240,6 +240,10 @@ def _doctor(options: argparse.Namespace) -> int:
     with contextlib.suppress(metadata.PackageNotFoundError):
         versions[backend.PACKAGE] = metadata.version(backend.PACKAGE)
     cuda, reason = backend.available()
+    if cuda:
+        from .cuda import products
+
+        reason += f"; {products.described()}"
     folder = cache.folder()
     findings = {
         "versions": versions,

@@ -46,6 +46,11 @@ def version() -> str:
     return ".".join(numbers)
 
 
+def described() -> str:
+    """The library that multiplies matrices on the device, or how to get it."""
+    return f"no cuBLAS ({_INSTALL})" if library() is None else f"cuBLAS {version()}"
+
+
 def of(form: Format) -> Any:
     """The product for a format: cuBLAS, or the kernel of tiles for float32 where it is missing."""
     if not backend.simulated and library() is not None:
