@@ -5,11 +5,13 @@ reason, elsewhere), ``sim`` (tests marked ``cudasim`` run in numba's simulator) 
 import whether kernels are simulated, so that a process has one mode.
 """
 
+import gc
 import os
 import signal
 import threading
 
 import pytest
+import threadpoolctl
 
 MODE = os.environ.get("SDESIM_TEST_CUDA", "auto")
 if MODE not in ("auto", "sim", "off"):
@@ -17,6 +19,13 @@ if MODE not in ("auto", "sim", "off"):
 if MODE == "sim":
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken: threads of BLAS would spin in each other's way
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of what is loaded later, and of processes
+
+# Compilers make many objects and few cycles: looking for those at every 700 new ones takes a tenth of their time.
+gc.set_threshold(100_000, 20, 100)
 
 # Shells start background jobs with SIGINT ignored, which processes inherit; the tests of Ctrl-C need it.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,5 +1,6 @@
 """Running a prepared run: blocks of paths on an executor, each through the tile engine or the whole-array engine."""
 
+import contextlib
 import ctypes
 import dataclasses
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import bind
-from .core import blocks
+from .core import blas, blocks
 from .core.compile import LANES
 from .errors import NonFiniteError
 from .integrate import adaptive, batch, tiles
@@ -96,11 +97,14 @@ def execute(run: Run, *, executor: Any, workers: int, progress: Any, kept: Kept 
             run.out.create()
             if kept is not None:
                 kept.start()
+    # held to the end: every change of the number of threads wakes those of the library, and they spin for a while
+    alone = blas.single_threaded() if run.process.batch_only else contextlib.nullcontext()
     try:
-        parts, complete = blocks.run(
-            work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,
-            found=found, keep=None if kept is None else kept.keep,
-        )  # fmt: skip
+        with alone:
+            parts, complete = blocks.run(
+                work, plan, (run, storage), executor=executor, workers=workers, stop=run.stop, progress=progress,
+                found=found, keep=None if kept is None else kept.keep,
+            )  # fmt: skip
     except BaseException as error:
         if run.out is not None:
             error.add_note(f"what was written of {run.out.path.name} is in {run.out.partial}")

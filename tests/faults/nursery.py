@@ -4,6 +4,7 @@
 what it ended with, result and checkpoint file, has the bytes of the run that nobody disturbed.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -226,6 +227,7 @@ def settle():
 
 def main(seed, names):
     warnings.simplefilter("ignore")
+    gc.set_threshold(100_000, 20, 100)  # much is compiled: see conftest.py
     settle()
     for name in names:
         print(json.dumps(ordeal(name, RUNS[name], random.Random(f"{seed} {name}"))), flush=True)

@@ -117,9 +117,8 @@ class Kernel:
         if len(dispatcher.overloads) != self._signatures:
             self._signatures = len(dispatcher.overloads)
             # a first call may also have compiled what this kernel calls, in modules of their own
-            for module in [module for module in _modules.values() if module.__file__]:
-                with contextlib.suppress(OSError):
-                    _seal(pathlib.Path(str(module.__file__)))
+            for module in list(_modules.values()):
+                keep(module)
         return result
 
     def _forget(self) -> None:
@@ -226,8 +225,7 @@ def _kept(text: str, names: dict[str, Any], home: pathlib.Path, path: pathlib.Pa
             if attempt == 0 and not isinstance(error, OSError):
                 continue
             return _execute(text, names, None, cache=False)
-        with contextlib.suppress(OSError):
-            _seal(path)
+        keep(module)
         return module
     raise AssertionError("unreachable")
 
@@ -331,10 +329,12 @@ def _prune(home: pathlib.Path) -> None:
 
 
 def keep(module: types.ModuleType) -> None:
-    """Seal what the kernels of a module compiled for new types since it was loaded."""
-    if module.__file__:
+    """Seal what the kernels of a module have compiled, where there are more types than at the last seal."""
+    signatures = sum(len(getattr(value, "overloads", ())) for value in list(vars(module).values()))
+    if module.__file__ and signatures != vars(module).get("__sealed__"):
         with _lock, contextlib.suppress(OSError):
             _seal(pathlib.Path(module.__file__))
+            vars(module)["__sealed__"] = signatures
 
 
 def clear() -> None:
