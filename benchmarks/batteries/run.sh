@@ -4,7 +4,7 @@
 #   PYTHON=python TESTU01=./testu01_stdin PRACTRAND=RNG_test sh benchmarks/batteries/run.sh FOLDER [small|practrand|crush|control]...
 #
 # TESTU01 is testu01_stdin.c beside this file, built with TestU01 1.2.3; PRACTRAND is RNG_test of PractRand 0.95.
-# small takes a minute, practrand (16 GiB along paths, 4 across, 2 of normals) five, crush an hour. The control is a copy
+# small takes a minute, practrand (16 GiB along paths, 4 across, 2 of normals) five, crush forty. The control is a copy
 # of the library whose Philox has 3 rounds in place of 10: every battery must say so.
 set -u
 folder=$1
@@ -47,6 +47,7 @@ for part in "$@"; do
         ;;
     crush)
         testu01 crush crush_raw_path --raw --order path
+        testu01 crush crush_raw_step --raw --order step
         ;;
     control)
         before=${PYTHONPATH-} copy=$(mktemp -d)
