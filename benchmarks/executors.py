@@ -68,7 +68,7 @@ def dask(n: int) -> Iterator[tuple[Any, Callable[[], list[int]]]]:
 
     with (
         LocalCluster(
-            n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+            n_workers=n, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -38,7 +38,10 @@ def run(**where):
 
 
 if __name__ == "__main__":  # the workers import this file too
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
         histogram, passage, on_cluster, steps = run(executor=client.get_executor())
     alone = run(workers=1)
     for name, (*_, bits, done) in (("cluster", (on_cluster, steps)), ("one thread", alone)):
