@@ -226,6 +226,21 @@ def test_a_damaged_checkpoint_alone_is_refused(interrupted, damage):
         run(interrupted)
 
 
+@pytest.mark.parametrize("verb", ["simulate", "sample", "tr_bdf2", "fit_score"])
+def test_a_damaged_checkpoint_of_a_finished_run_is_mended(verb, tmp_path):
+    """The one before it was of the end as well: nothing is left to do, and nothing would be written."""
+    kept = tmp_path / "c.npz"
+    LONG[verb](False, tmp_path, {"checkpoint": kept})
+    good = kept.read_bytes()
+    kept.with_name("c.npz.previous").write_bytes(good)
+    kept.write_bytes(good[: len(good) // 2])
+    with pytest.warns(RuntimeWarning, match="goes on from the one before it"):
+        LONG[verb](False, tmp_path, {"checkpoint": kept})
+    assert kept.read_bytes() == good
+    LONG[verb](False, tmp_path, {"checkpoint": kept})  # without a warning
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "c.npz.previous"]
+
+
 def test_a_damaged_file_never_becomes_the_one_before(interrupted):
     good = interrupted.with_name("runs.npz.previous").read_bytes()
     interrupted.write_bytes(b"rubbish")

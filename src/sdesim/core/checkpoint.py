@@ -14,6 +14,7 @@ file: it holds a lock on ``PATH.lock``, of which nothing is left when a process 
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import tempfile
@@ -98,6 +99,8 @@ class Checkpoint:
         found, arrays = self._found
         self._found = None
         self._compare(found)
+        if not self._trusted:
+            self._replace_damaged()
         return arrays
 
     @property
@@ -146,6 +149,17 @@ class Checkpoint:
             stacklevel=4,
         )
         return found
+
+    def _replace_damaged(self) -> None:
+        """Put a copy of the one before in the place of the newest: a run that was finished in it writes no other."""
+        copy = storage.temporary(self.path)
+        try:
+            shutil.copyfile(self.previous, copy)
+            os.replace(copy, self.path)
+            self._trusted = True
+        except OSError:  # a full disk, which the next write speaks of
+            with contextlib.suppress(OSError):
+                copy.unlink()
 
     def _compare(self, found: dict[str, Any]) -> None:
         missing = "nothing"
