@@ -1,5 +1,6 @@
 """F1, F2, F3, F11, F23: runs that are killed, interrupted or ended; checkpoints that are damaged, foreign or shared."""
 
+import functools
 import json
 import os
 import pathlib
@@ -32,18 +33,23 @@ ORDEALS = [
 # ---- F1, F2, F3: three lives that end by kill -9, one by SIGTERM, one by Ctrl-C, and one to the end
 
 
-@pytest.fixture(scope="module")
-def ordeals():
-    """What befell every kind of run, from two processes that share them."""
-    children = [
+@functools.cache
+def nurseries():
+    """Two processes that share the ordeals; ``conftest.py`` may start them early."""
+    return [
         subprocess.Popen(
             [sys.executable, str(HERE / "nursery.py"), str(SEED), *ORDEALS[k::2]], env=ENVIRONMENT,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for k in (0, 1)
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ordeals():
+    """What befell every kind of run."""
     found, errors = {}, ""
-    for child in children:
+    for child in nurseries():
         out, error = child.communicate(timeout=600)
         found |= {line["name"]: line for line in map(json.loads, out.splitlines())}
         errors += error
