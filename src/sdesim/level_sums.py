@@ -125,6 +125,7 @@ class Sums:
         self.fine: list[Tally] = []
         self.plan: list[tuple[int, int]] = list(enumerate(WARM_UP))  # (level, its samples), to be done in this order
         self._last: dict[str, np.ndarray] | None = None
+        self._finished = False  # and a file says so
         bar.total = 0
 
     def restore(self, found: dict[str, np.ndarray] | None) -> None:
@@ -137,6 +138,7 @@ class Sums:
             raise self.kept.wrong("no tallies")
         self.differences, self.fine = ([Tally(*numbers) for numbers in tallies[:, k].tolist()] for k in (0, 1))
         self.plan = [(int(level), int(n)) for level, n in plan.tolist()]
+        self._finished = not self.plan
         done = sum(tally.n * self.sampler.cost(level) for level, tally in enumerate(self.differences))
         self.bar.total += done
         self.bar.update(done)
@@ -170,13 +172,15 @@ class Sums:
     def _note(self) -> None:
         if self.kept is None:
             return
-        pairs = [(a.numbers(), b.numbers()) for a, b in zip(self.differences, self.fine, strict=True)]
-        self._last = {"tallies": np.array(pairs), "plan": np.array(self.plan, float).reshape(-1, 2)}
+        self._last = self._state()
         if self.kept.due():
             self.kept.write(self._last)
 
+    def _state(self) -> dict[str, np.ndarray]:
+        pairs = [(a.numbers(), b.numbers()) for a, b in zip(self.differences, self.fine, strict=True)]
+        return {"tallies": np.array(pairs), "plan": np.array(self.plan, float).reshape(-1, 2)}
+
     def finish(self) -> None:
-        """All samples are there."""
-        if self.kept is not None and self._last is not None:  # otherwise nothing has been drawn since it was found
-            self._note()
-            self.kept.write(self._last)
+        """All samples are there; the last of them may have been in a file whose plan still named them."""
+        if self.kept is not None and not self._finished:
+            self.kept.write(self._state())

@@ -67,6 +67,12 @@ def test_a_run_that_is_killed_ends_in_the_same_bytes(ordeals, name):
 
 
 @pytest.mark.parametrize("name", ORDEALS)
+def test_a_run_that_is_killed_at_its_end_leaves_the_same_file(ordeals, name):
+    assert ordeals[name]["late"]
+    assert all(all(pair) for pair in ordeals[name]["late"])
+
+
+@pytest.mark.parametrize("name", ORDEALS)
 def test_a_run_that_is_ended_says_so(ordeals, name):
     assert ordeals[name]["others"] == ["-", "-"]  # success is False, or KeyboardInterrupt where a part is no answer
 
