@@ -191,7 +191,7 @@ CASES = {
     "n_paths fractional": (
         simulated(n_paths=1e3 + 0.5),
         TypeError,
-        r"n_paths must be an integer, got 1000\.5",
+        r"^n_paths must be an integer, got 1000\.5",
     ),
     "n_paths missing": (simulated(n_paths=None), ValueError, "x0 is one state; give n_paths"),
     "n_paths missing for a target": (
