@@ -61,4 +61,5 @@ for ax, (name, forward) in zip(axes, forwards.items(), strict=True):
         ax.plot(grid.centers, solved[WithoutDivergence], "r", lw=1, label="without $\\partial_x\\sigma^2$")
     ax.set(title=name, xlim=(-3.5, 3.5), xlabel="x")
     ax.legend(loc="upper left", fontsize="small")
+axes[0].set_ylabel("density")
 fig.savefig("reverse_time_exact.png", dpi=110)
